@@ -1,0 +1,123 @@
+import Contracts
+import Foundation
+import Wire
+
+/// The bus thread's side of one subscription: where it stands in the log, and what it has told the bus.
+struct Consumer {
+    /// What `subscribe` hands to the bus thread.
+    struct Registration: Sendable {
+        var handle: UInt32
+        var request: SubscriptionRequest
+        var mailbox: Mailbox
+        /// Told once: when the bus has said yes, or has refused.
+        var answered: Answer<Void>
+    }
+
+    /// How far the log may run on without a match before the reader is told.
+    static let silentStretch: UInt64 = 256
+
+    let registration: Registration
+    /// SUBOK has come in this session.
+    private(set) var active = false
+    private(set) var generation: UInt64 = 0
+    private(set) var stream: String?
+    /// The next number to be examined; nil before the first SUBOK.
+    private(set) var expected: UInt64?
+    /// Where a stretch without a match began.
+    private var silentSince: UInt64?
+    /// The end of the last batch that held events, and the last ACK sent in this session.
+    private var delivered: UInt64 = 0
+    private var sentAck: UInt64 = 0
+    private(set) var creditEpoch: UInt64 = 0
+    private var gaps = 0
+
+    init(_ registration: Registration) { self.registration = registration }
+
+    var isDurable: Bool { !registration.request.consumer.isEmpty }
+
+    /// SUB for a session that has just begun: from the own position once there is one.
+    mutating func subscribe(_ configuration: BusClientConfiguration, _ welcome: Welcome) throws -> Frame {
+        active = false
+        sentAck = 0
+        silentSince = nil
+        let credit = registration.mailbox.beginCredit()
+        creditEpoch = credit.epoch
+        var from = registration.request.from
+        if let expected, let stream { from = .seq(expected, stream: stream) }
+        let body = SubscribeBody(
+            consumer: registration.request.consumer, filters: registration.request.filters, from: from,
+            credit_msgs: max(1, min(configuration.creditMessages, welcome.max_credit_msgs) - credit.heldMessages),
+            credit_bytes: max(1, min(configuration.creditBytes, welcome.max_credit_bytes) - credit.heldBytes))
+        return Frame(.subscribe, handle: registration.handle, body: try Coding.encode(body))
+    }
+
+    mutating func closed() { active = false }
+
+    /// SUBOK: `a` is the cursor, everything up to it is behind us.
+    mutating func subscribed(_ frame: Frame) throws -> Frame? {
+        let body = try Coding.decode(SubscribedBody.self, from: frame.body)
+        active = true
+        generation = frame.b
+        stream = body.stream
+        if expected == nil { expected = frame.a &+ 1 }
+        registration.mailbox.opened(body.stream)
+        registration.answered.resolve(.success(()))
+        return acknowledge()
+    }
+
+    enum Arrival { case nothing, batch(Batch), gap(expected: UInt64, got: UInt64), damaged(String) }
+
+    /// EVENTS: `a` to `b` is the range that was examined.
+    mutating func arrived(_ frame: Frame) -> Arrival {
+        guard active else { return .nothing }
+        let counted = frame.flags & 1 != 0
+        guard let count = Batch.count(frame.body, counted: counted) else { return .damaged("record lengths do not add up") }
+        if frame.a == 0, frame.b == 0 {
+            guard count > 0 else { return .nothing }
+            return .batch(Batch(body: frame.body, count: count, counted: counted, first: 0, last: 0, floor: 0, stream: stream ?? ""))
+        }
+        guard frame.a <= frame.b else { return .damaged("range \(frame.a) to \(frame.b)") }
+        let next = expected ?? frame.a
+        if frame.a > next {
+            gaps += 1
+            return .gap(expected: next, got: frame.a)
+        }
+        gaps = 0
+        expected = max(next, frame.b + 1)
+        let first = silentSince ?? max(frame.a, next)
+        guard count > 0 else {
+            if frame.b >= first, frame.b - first + 1 >= Self.silentStretch {
+                silentSince = nil
+                delivered = frame.b
+                return .batch(
+                    Batch(body: Data(), count: 0, counted: false, first: first, last: frame.b, floor: 0, stream: stream ?? ""))
+            }
+            silentSince = first
+            return .nothing
+        }
+        silentSince = nil
+        delivered = max(delivered, frame.b)
+        return .batch(
+            Batch(body: frame.body, count: count, counted: counted, first: first, last: frame.b, floor: next, stream: stream ?? ""))
+    }
+
+    /// More gaps in a row than a reconnect explains.
+    var isBroken: Bool { gaps > 3 }
+
+    /// ACK when the reader has acknowledged more than was sent.
+    mutating func acknowledge() -> Frame? {
+        guard active, isDurable else { return nil }
+        let seq = registration.mailbox.acknowledged()
+        guard seq > sentAck else { return nil }
+        sentAck = seq
+        return Frame(.ack, handle: registration.handle, a: seq, b: generation)
+    }
+
+    /// ACK for a stretch without a match when the reader is done with all before it: keeps the lag that the bus shows honest.
+    mutating func acknowledgeSilence() -> Frame? {
+        guard active, isDurable, let expected, expected > 1, expected - 1 > sentAck else { return nil }
+        guard registration.mailbox.acknowledged() >= delivered else { return nil }
+        sentAck = expected - 1
+        return Frame(.ack, handle: registration.handle, a: sentAck, b: generation)
+    }
+}

@@ -1,0 +1,112 @@
+// What Linux offers and Swift cannot call directly: starting a process with full control between "vfork" and exec, process
+// descriptors, and opening a path that may not leave its directory. Nothing here allocates memory that the caller must free,
+// and nothing keeps state.
+#ifndef CSYS_H
+#define CSYS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/// One resource limit, soft and hard alike. `resource` is an RLIMIT_… number.
+struct csys_limit {
+    int resource;
+    uint64_t value;
+};
+
+/// Where a spawn failed. The order is the order in which the child works.
+enum csys_step {
+    CSYS_STEP_NONE = 0,
+    CSYS_STEP_CLONE,
+    CSYS_STEP_SESSION,
+    CSYS_STEP_CGROUP,
+    CSYS_STEP_OOM,
+    CSYS_STEP_LIMIT,
+    CSYS_STEP_BOUNDING_SET,
+    CSYS_STEP_GROUPS,
+    CSYS_STEP_USER,
+    CSYS_STEP_NO_NEW_PRIVILEGES,
+    CSYS_STEP_DIRECTORY,
+    CSYS_STEP_DESCRIPTORS,
+    CSYS_STEP_SIGNALS,
+    CSYS_STEP_EXEC
+};
+
+/// A process to start. Every pointer must stay valid until `csys_spawn` returns; zero and NULL mean "leave as it is".
+struct csys_spawn_order {
+    /// The executable, as a path: PATH is not searched.
+    const char *path;
+    /// NULL-terminated.
+    char *const *argv;
+    char *const *envp;
+    /// Points into one string of `envp`, just after "LISTEN_PID=", with room for 11 bytes; the child writes its own pid there.
+    char *listen_pid;
+    /// The child's descriptor i becomes a copy of descriptors[i]; all others are closed.
+    const int *descriptors;
+    int descriptor_count;
+    /// Opened for writing: files cgroup.procs of the groups to join.
+    const int *cgroups;
+    int cgroup_count;
+    const struct csys_limit *limits;
+    int limit_count;
+    /// The working directory, entered as the new user.
+    const char *directory;
+    /// Start a session of its own, whose id is the child's pid.
+    bool new_session;
+    /// Become this user and group with no supplementary groups, and drop every capability and the bounding set.
+    bool change_user;
+    uid_t uid;
+    gid_t gid;
+    bool no_new_privileges;
+    /// The file mode creation mask; negative: leave it.
+    int umask;
+    bool set_oom_score;
+    int oom_score;
+};
+
+/// The outcome: a pid and a process descriptor (close-on-exec, owned by the caller), or the step that failed and its errno.
+struct csys_spawned {
+    pid_t pid;
+    int pidfd;
+    enum csys_step step;
+    int error;
+};
+
+/// Starts a process with vfork semantics: the cost does not depend on the caller's memory, and a failure in the child, even of
+/// exec, is reported here. A child that failed has been waited for.
+struct csys_spawned csys_spawn(const struct csys_spawn_order *what);
+
+/// A descriptor of a running process, child or not; -1 with errno.
+int csys_pidfd_open(pid_t pid);
+/// Sends a signal through a process descriptor; -1 with errno.
+int csys_pidfd_send_signal(int pidfd, int signal);
+/// Waits in poll(2) until the process has ended or `milliseconds` are over (negative: for ever). 1 ended, 0 not, -1 with errno.
+int csys_pidfd_wait(int pidfd, int milliseconds);
+
+/// How a child ended.
+struct csys_exit {
+    pid_t pid;
+    /// Exit status, or the signal's number when `by_signal`.
+    int status;
+    bool by_signal;
+};
+/// Waits until some child has ended, without collecting it. 0, or -1 with errno (ECHILD: there is none).
+int csys_wait_any(struct csys_exit *ended);
+/// Collects this child when it has ended. 1 collected, 0 still running, -1 with errno.
+int csys_collect(pid_t pid, struct csys_exit *ended);
+
+/// Orphans of this process's descendants become its children. 0, or -1 with errno.
+int csys_set_child_subreaper(void);
+
+/// openat2(2) that neither leaves `directory` nor follows a symbolic link anywhere on the way; -1 with errno. Always close-on-exec.
+int csys_open_beneath(int directory, const char *path, int flags, mode_t mode);
+
+/// inotify(7): a descriptor (close-on-exec, not blocking); a watch for modifications of one file; the same without one.
+int csys_inotify_create(void);
+int csys_inotify_watch_writes(int inotify, const char *path);
+int csys_inotify_forget(int inotify, int watch);
+/// Reads waiting events; fills `watches` with at most `count` watch numbers (repeats possible); 0 when nothing waits, -1 with errno.
+/// A negative number in the list says that events were lost.
+int csys_inotify_read(int inotify, int *watches, int count);
+
+#endif

@@ -1,0 +1,86 @@
+/// A component has a session on the bus. Published by `bus`.
+public struct ComponentJoined: Event {
+    public static let type: EventType = "component.joined"
+    /// The name of its key, such as `git`.
+    public var component: String
+    public var version: String
+    public var subject: String { component }
+    public init(component: String, version: String) {
+        self.component = component
+        self.version = version
+    }
+}
+
+/// A component's session on the bus has ended.
+public struct ComponentLeft: Event {
+    public static let type: EventType = "component.left"
+    public var component: String
+    public var reason: String
+    public var subject: String { component }
+    public init(component: String, reason: String) {
+        self.component = component
+        self.reason = reason
+    }
+}
+
+/// A manifest was stored in the registry.
+public struct ImagePushed: Event {
+    public static let type: EventType = "image.pushed"
+    public var repository: String
+    public var tag: String?
+    public var digest: Digest
+    public var mediaType: String
+    /// The manifest's size in bytes.
+    public var size: Int64
+    public var subject: String { repository }
+    public init(repository: String, tag: String?, digest: Digest, mediaType: String, size: Int64) {
+        self.repository = repository
+        self.tag = tag
+        self.digest = digest
+        self.mediaType = mediaType
+        self.size = size
+    }
+}
+
+/// A manifest or a tag was removed from the registry.
+public struct ImageDeleted: Event {
+    public static let type: EventType = "image.deleted"
+    public var repository: String
+    public var tag: String?
+    public var digest: Digest
+    public var subject: String { repository }
+    public init(repository: String, tag: String?, digest: Digest) {
+        self.repository = repository
+        self.tag = tag
+        self.digest = digest
+    }
+}
+
+/// Somebody did, or was refused, something that matters to security. Published by `api`.
+public struct AuditRecorded: Event {
+    public static let type: EventType = "audit.recorded"
+    /// Such as `token.create`.
+    public var action: String
+    public var object: String
+    public var outcome: String
+    public var subject: String { object }
+    public init(action: String, object: String, outcome: String) {
+        self.action = action
+        self.object = object
+        self.outcome = outcome
+    }
+}
+
+/// Lines that a job or an instance wrote. A stream: live only, never stored in the log.
+public struct LogLines: Event {
+    public static let type: EventType = "log.lines"
+    /// The text of a `JobID` or an `InstanceID`.
+    public var origin: String
+    /// At most 200 lines, each cut at 4096 characters.
+    public var lines: [String]
+    public var subject: String { origin }
+    public init(origin: String, lines: [String]) {
+        self.origin = origin
+        self.lines = lines
+    }
+}

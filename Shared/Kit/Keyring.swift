@@ -1,0 +1,217 @@
+import CZeroMQ
+import Contracts
+import Foundation
+
+/// What a client of the bus needs to join: HOME/keys/NAME.json, mode 0600. Keys are Z85 (ZeroMQ RFC 32).
+public struct ComponentKey: Codable, Sendable, Hashable {
+    public var name: String
+    public var endpoint: String
+    public var serverKey: String
+    public var publicKey: String
+    public var secretKey: String
+    /// A component's bearer token for the HTTP of its siblings.
+    public var token: String?
+}
+
+/// What a client of the bus may do; topic filters, and names of services.
+public struct ClientKey: Codable, Sendable, Hashable {
+    public var name: String
+    public var publicKey: String
+    public var publish: [String]
+    public var subscribe: [String]
+    /// `service.method` filters.
+    public var call: [String]
+    public var serve: [String]
+    public init(name: String, publicKey: String, publish: [String], subscribe: [String], call: [String], serve: [String]) {
+        self.name = name
+        self.publicKey = publicKey
+        self.publish = publish
+        self.subscribe = subscribe
+        self.call = call
+        self.serve = serve
+    }
+}
+
+/// HOME/keys: made once, checked at every start.
+public enum Keyring {
+    /// Makes what is missing: directories, the bus's and the components' keys, their permissions, the operator's token.
+    /// Returns the operator's token when it was made just now, so that it can be shown once.
+    @discardableResult
+    public static func prepare(_ config: SuiteConfig) throws -> String? {
+        try Files.makeDirectory(config.home.path, mode: 0o711)
+        for path in [config.home.keys, config.home.run] { try Files.makeDirectory(path, mode: 0o700) }
+        try Files.makeDirectory(config.home.logs, mode: 0o711)
+        for component in Component.allCases {
+            try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
+        }
+        let bus = try existing("bus", config) ?? makeKey("bus", endpoint: config.busEndpoint, serverKey: nil, token: nil)
+        try save(bus, config)
+        var clients = try self.clients(config)
+        var robots = try self.robots(config)
+        for component in Component.allCases where component != .bus {
+            var key: ComponentKey
+            if let known = try existing(component.rawValue, config) {
+                key = known
+                key.endpoint = config.busEndpoint
+            } else {
+                key = try makeKey(component.rawValue, endpoint: config.busEndpoint, serverKey: bus.publicKey, token: Token.make())
+            }
+            try save(key, config)
+            clients.removeAll { $0.name == component.rawValue }
+            clients.append(permissions(component, publicKey: key.publicKey))
+            if let token = key.token { robots[Token.hash(token)] = component.rawValue }
+        }
+        var made: String?
+        let operatorFile = operatorTokenFile(config)
+        if !FileManager.default.fileExists(atPath: operatorFile) {
+            let token = Token.make()
+            try Files.write(Data((token + "\n").utf8), to: operatorFile, mode: 0o600)
+            robots[Token.hash(token)] = "admin"
+            made = token
+        }
+        try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
+        try Files.write(try Coding.encode(robots), to: robotsFile(config), mode: 0o600)
+        return made
+    }
+
+    /// Adds a client of the bus and writes its key file. Throws `Problem` (`conflict`) when the name is taken.
+    public static func create(_ client: String, publish: [String], subscribe: [String], call: [String], serve: [String], _ config: SuiteConfig) throws
+        -> ComponentKey
+    {
+        let name = try TokenName(client).text
+        var clients = try self.clients(config)
+        guard Component(rawValue: name) == nil, !clients.contains(where: { $0.name == name }) else {
+            throw Problem(.conflict, "a key named '\(name)' exists", hint: "choose another name")
+        }
+        let bus = try load("bus", config)
+        let key = try makeKey(name, endpoint: config.busEndpoint, serverKey: bus.publicKey, token: nil)
+        clients.append(ClientKey(name: name, publicKey: key.publicKey, publish: publish, subscribe: subscribe, call: call, serve: serve))
+        try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
+        return key
+    }
+
+    /// Throws `Problem` when the file is missing, damaged, or can be read by others.
+    public static func load(_ name: String, _ config: SuiteConfig) throws -> ComponentKey {
+        guard let key = try existing(name, config) else {
+            throw Problem(.configuration, "there is no key \(config.home.keys)/\(name).json", hint: "run 'slipway up', which makes what is missing")
+        }
+        return key
+    }
+
+    /// The bus's clients with their rights.
+    public static func clients(_ config: SuiteConfig) throws -> [ClientKey] {
+        try read(clientsFile(config)).map { try Coding.decode([ClientKey].self, from: $0) } ?? []
+    }
+    /// SHA-256 of each token that the suite itself holds, with whose it is: a component's name, or `admin`.
+    public static func robots(_ config: SuiteConfig) throws -> [String: String] {
+        try read(robotsFile(config)).map { try Coding.decode([String: String].self, from: $0) } ?? [:]
+    }
+    public static func operatorTokenFile(_ config: SuiteConfig) -> String { "\(config.home.keys)/operator.token" }
+    public static func clientsFile(_ config: SuiteConfig) -> String { "\(config.home.keys)/clients.json" }
+    static func robotsFile(_ config: SuiteConfig) -> String { "\(config.home.keys)/robots.json" }
+
+    // MARK: Private
+
+    private static func makeKey(_ name: String, endpoint: String, serverKey: String?, token: String?) throws -> ComponentKey {
+        var publicKey = [CChar](repeating: 0, count: 41)
+        var secretKey = [CChar](repeating: 0, count: 41)
+        guard zmq_curve_keypair(&publicKey, &secretKey) == 0 else {
+            throw Problem(.failed, "libzmq here has no CURVE", hint: "install Debian's libzmq5, which has it")
+        }
+        func text(_ key: [CChar]) -> String { String(decoding: key.prefix(40).map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+        return ComponentKey(
+            name: name, endpoint: endpoint, serverKey: serverKey ?? text(publicKey), publicKey: text(publicKey), secretKey: text(secretKey),
+            token: token)
+    }
+
+    private static func existing(_ name: String, _ config: SuiteConfig) throws -> ComponentKey? {
+        try read("\(config.home.keys)/\(name).json").map { try Coding.decode(ComponentKey.self, from: $0) }
+    }
+
+    private static func save(_ key: ComponentKey, _ config: SuiteConfig) throws {
+        let path = "\(config.home.keys)/\(key.name).json"
+        let data = try Coding.encode(key)
+        if FileManager.default.contents(atPath: path) != data { try Files.write(data, to: path, mode: 0o600) }
+    }
+
+    private static func read(_ path: String) throws -> Data? {
+        var info = stat()
+        guard stat(path, &info) == 0 else { return nil }
+        guard info.st_mode & 0o077 == 0 else {
+            throw Problem(.configuration, "\(path) can be read by others (mode \(String(info.st_mode & 0o777, radix: 8)))", hint: "chmod 600 \(path)")
+        }
+        guard info.st_uid == geteuid() || geteuid() == 0 else {
+            throw Problem(.configuration, "\(path) belongs to another user", hint: "run the suite as the user that made its home, or chown it")
+        }
+        guard let data = FileManager.default.contents(atPath: path) else { throw Problem(.configuration, "cannot read \(path)") }
+        return data
+    }
+
+    /// Deny by default: what each component needs for what it alone does, and no more.
+    private static func permissions(_ component: Component, publicKey: String) -> ClientKey {
+        func key(_ publish: [String], call: [String] = []) -> ClientKey {
+            ClientKey(
+                name: component.rawValue, publicKey: publicKey, publish: publish, subscribe: ["**"], call: ["api.*"] + call,
+                serve: [component.rawValue])
+        }
+        return switch component {
+        case .api: key(["**"], call: ["*.*"])
+        case .git: key(["git.**", "repository.created", "repository.deleted", "repository.rejected", "checkout.**"])
+        case .registry: key(["image.**"])
+        case .scheduler: key(["run.**", "job.requested", "release.**", "tag.requested", "deploy.requested", "deploy.failed"], call: ["git.*"])
+        case .deployer: key(["deploy.**", "instance.requested", "route.requested"])
+        case .discovery: key(["service.**", "health.**", "route.**"])
+        case .supervisor: key(["instance.**", "job.**", "host.**", "log.**", "component.**"])
+        case .bus: key([])
+        }
+    }
+}
+
+/// Files that survive a power cut: written beside, synced, renamed, directory synced. The only place that renames.
+public enum Files {
+    public static func makeDirectory(_ path: String, mode: mode_t) throws {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw Problem(.configuration, "cannot make the directory \(path): \(reason())", hint: "give --home a directory that you may write to")
+        }
+        guard access(path, W_OK) == 0 else {
+            throw Problem(.configuration, "the directory \(path) is not writable", hint: "give --home a directory that you may write to")
+        }
+        chmod(path, mode)
+    }
+
+    /// Replaces the file at `path` whole or not at all.
+    public static func write(_ data: Data, to path: String, mode: mode_t) throws {
+        let temporary = "\(path).\(getpid()).tmp"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode)
+        guard descriptor >= 0 else { throw Problem(.failed, "cannot write \(temporary): \(reason())") }
+        var written = 0
+        let complete = data.withUnsafeBytes { bytes in
+            while written < bytes.count {
+                let count = Glibc.write(descriptor, bytes.baseAddress?.advanced(by: written), bytes.count - written)
+                if count < 0, errno == EINTR { continue }
+                guard count > 0 else { return false }
+                written += count
+            }
+            return fchmod(descriptor, mode) == 0 && fsync(descriptor) == 0
+        }
+        let why = reason()
+        close(descriptor)
+        guard complete, rename(temporary, path) == 0 else {
+            unlink(temporary)
+            throw Problem(.failed, "cannot write \(path): \(why)", hint: "see that the disk is not full")
+        }
+        syncDirectory((path as NSString).deletingLastPathComponent)
+    }
+
+    /// Makes a rename or a new name in the directory durable.
+    public static func syncDirectory(_ path: String) {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return }
+        fsync(descriptor)
+        close(descriptor)
+    }
+
+    private static func reason() -> String { String(cString: strerror(errno)) }
+}

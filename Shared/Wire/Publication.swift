@@ -1,0 +1,76 @@
+import Foundation
+
+/// One event inside PUB or EMIT: lengths of topic and id (u16), of the payload (u32), then the three.
+public struct Publication: Hashable, Sendable {
+    public var topic: String
+    public var id: String
+    /// CloudEvents JSON; opaque to the bus.
+    public var payload: Data
+
+    public init(topic: String, id: String, payload: Data) {
+        self.topic = topic
+        self.id = id
+        self.payload = payload
+    }
+
+    public static func encode(_ publications: some Collection<Publication>) -> Data {
+        var writer = Writer(capacity: publications.reduce(0) { $0 + 8 + $1.topic.utf8.count + $1.id.utf8.count + $1.payload.count })
+        for publication in publications {
+            writer.u16(UInt16(clamping: publication.topic.utf8.count))
+            writer.u16(UInt16(clamping: publication.id.utf8.count))
+            writer.u32(UInt32(clamping: publication.payload.count))
+            writer.text(publication.topic)
+            writer.text(publication.id)
+            writer.bytes(publication.payload)
+        }
+        return writer.data
+    }
+
+    /// Throws `WireError` unless the body holds exactly `count` events.
+    public static func decode(_ body: Data, count: UInt64) throws -> [Publication] {
+        guard count <= UInt64(body.count / 8) else { throw WireError("claims \(count) events in \(body.count) bytes") }
+        var reader = Reader(body)
+        var result: [Publication] = []
+        result.reserveCapacity(Int(count))
+        for _ in 0..<count {
+            guard let topicLength = reader.u16(), let idLength = reader.u16(), let payloadLength = reader.u32(),
+                let topic = reader.text(Int(topicLength)), let id = reader.text(Int(idLength)),
+                let payload = reader.bytes(Int(payloadLength))
+            else { throw WireError("event \(result.count + 1) of \(count) is cut short or not UTF-8") }
+            result.append(Publication(topic: topic, id: id, payload: payload))
+        }
+        guard reader.remaining == 0 else { throw WireError("\(reader.remaining) bytes after the last event") }
+        return result
+    }
+}
+
+/// An exception in PUBACK: that event was not stored as new.
+public struct PublishException: Hashable, Sendable {
+    public var number: UInt64
+    /// 208 stored before, 403 not permitted, 413 too large, 422 malformed topic or id, 425 out of order, 429 window, 507 disk.
+    public var status: UInt16
+    public init(number: UInt64, status: UInt16) {
+        self.number = number
+        self.status = status
+    }
+
+    public static func encode(_ exceptions: [PublishException]) -> Data {
+        var writer = Writer(capacity: exceptions.count * 12)
+        for exception in exceptions {
+            writer.u64(exception.number)
+            writer.u16(exception.status)
+            writer.u16(0)
+        }
+        return writer.data
+    }
+
+    public static func decode(_ body: Data) throws -> [PublishException] {
+        guard body.count % 12 == 0 else { throw WireError("exceptions take 12 bytes each, found \(body.count)") }
+        var reader = Reader(body)
+        var result: [PublishException] = []
+        while let number = reader.u64(), let status = reader.u16(), reader.u16() != nil {
+            result.append(PublishException(number: number, status: status))
+        }
+        return result
+    }
+}
