@@ -90,7 +90,7 @@ let package = Package(
         + component("Bus", ["Wire", "CZeroMQ", "CSys", crypto])
         + component("API", ["Story", crypto])
         + component("Git", ["Story", "CZlib", subprocess, crypto])
-        + component("Registry", [crypto])
+        + component("Registry", [crypto, httpTypes, nioPosix])
         + component("Scheduler", [yams])
         + component("Deployer")
         + component("Discovery", [nioPosix])

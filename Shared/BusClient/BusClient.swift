@@ -75,7 +75,8 @@ public final class BusClient: Sendable {
                 group.addTask { await workshop.run(jobs) }
                 if let outbox {
                     let pump = OutboxPump(
-                        source: outbox, inbox: inbox, signals: pumpSignals, signal: pumpSignal, changePending: changePending, logger: logger)
+                        source: outbox, inbox: inbox, signals: pumpSignals, signal: pumpSignal, changePending: changePending,
+                        logger: logger)
                     group.addTask { await pump.run() }
                 }
                 // Not cancellable on purpose: the thread ends because it was told to stop, and only then is it over.

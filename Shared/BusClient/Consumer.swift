@@ -30,6 +30,8 @@ struct Consumer {
     private var sentAck: UInt64 = 0
     private(set) var creditEpoch: UInt64 = 0
     private var gaps = 0
+    /// The newest event when the bus said yes: a reader that waits to have caught up is told when it is passed.
+    private var head: UInt64 = 0
 
     init(_ registration: Registration) { self.registration = registration }
 
@@ -60,7 +62,8 @@ struct Consumer {
         generation = frame.b
         stream = body.stream
         if expected == nil { expected = frame.a &+ 1 }
-        registration.mailbox.opened(body.stream)
+        head = body.last
+        registration.mailbox.opened(body.stream, head: body.last, position: frame.a &+ 1)
         registration.answered.resolve(.success(()))
         return acknowledge()
     }
@@ -86,7 +89,8 @@ struct Consumer {
         expected = max(next, frame.b + 1)
         let first = silentSince ?? max(frame.a, next)
         guard count > 0 else {
-            if frame.b >= first, frame.b - first + 1 >= Self.silentStretch {
+            let caughtUp = next <= head && head <= frame.b
+            if frame.b >= first, caughtUp || frame.b - first + 1 >= Self.silentStretch {
                 silentSince = nil
                 delivered = frame.b
                 return .batch(

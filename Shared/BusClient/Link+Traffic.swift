@@ -72,11 +72,13 @@ extension Link {
         case .serve:
             logger.error("the bus refuses a service", metadata: ["status": "\(frame.status)", "reason": "\(message)"])
         case .publish:
-            // A PUB that could not even be read is nothing that sending it again would mend at once.
-            logger.error("the bus refuses a publication", metadata: ["status": "\(frame.status)", "reason": "\(message)"])
+            // No PUBACK will come for it. Not at once again: what could not be read now will hardly be readable in a moment.
+            startOver("the bus refuses a publication (\(frame.status)): \(message)", after: 1000)
         case .unsubscribe: break
         default:
-            logger.warning("the bus refused a message", metadata: ["status": "\(frame.status)", "reason": "\(message)"])
+            // Once a session: a key that may not emit would otherwise fill the log with every line it says.
+            guard complaints.insert(UInt8(truncatingIfNeeded: frame.b)).inserted else { return }
+            logger.warning("the bus refuses messages", metadata: ["status": "\(frame.status)", "reason": "\(message)"])
         }
     }
 
@@ -147,14 +149,16 @@ extension Link {
 
     private func called(_ frame: Frame) {
         guard let body = try? CallBody(frame.body),
-            let handle = services[frame.handle] != nil ? frame.handle : services.first(where: { body.method.hasPrefix($0.value.name + ".") })?.key,
+            let handle = services[frame.handle] != nil
+                ? frame.handle : services.first(where: { body.method.hasPrefix($0.value.name + ".") })?.key,
             let service = services[handle]
         else { return send(Frame(.reply, status: 400, a: frame.a)) }
         let about = try? Coding.decode(CallBody.About.self, from: Data(body.about.utf8))
         let prefix = service.name + "."
         jobs.yield(
             Job(
-                number: frame.a, session: session, handle: handle, method: body.method.hasPrefix(prefix) ? body.method : prefix + body.method,
+                number: frame.a, session: session, handle: handle,
+                method: body.method.hasPrefix(prefix) ? body.method : prefix + body.method,
                 caller: about?.caller ?? "", payload: body.payload, deadline: Monotonic.now() + Int64(clamping: min(frame.b, 3_600_000))))
     }
 

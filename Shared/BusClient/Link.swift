@@ -32,6 +32,8 @@ final class Link {
     var consumers: [UInt32: Consumer] = [:]
     var services: [UInt32: (name: String, concurrency: Int)] = [:]
     var requests = Requests()
+    /// Commands whose refusal has been logged in this session.
+    var complaints: Set<UInt8> = []
     /// Encoded frames that the socket would not take at once.
     private var backlog: [Data] = []
     private var connected = false
@@ -173,9 +175,9 @@ final class Link {
     }
 
     /// Ends the session from this side and begins the next.
-    func startOver(_ reason: String) {
+    func startOver(_ reason: String, after milliseconds: Int64 = 0) {
         sessionLost(reason)
-        helloAt = Monotonic.now()
+        helloAt = Monotonic.now() + milliseconds
     }
 
     private func heard(_ news: Sockets.News) {
@@ -214,6 +216,7 @@ final class Link {
         guard body.proto == 1 else { return complain("the bus speaks version \(body.proto) of its protocol, this program only 1") }
         phase = .open
         session += 1
+        complaints = []
         welcome = body
         status.opened(BusSession(stream: body.stream, epoch: frame.a, first: body.first, last: body.last, name: body.you))
         logger.info("joined the bus", metadata: ["as": "\(body.you)", "epoch": "\(frame.a)", "last": "\(body.last)"])

@@ -78,13 +78,21 @@ final class Mailbox: Sendable {
         var ackPending = false
         var unreadable = 0
         var stream = ""
+        /// At the last SUBOK: the newest event, and the first that this subscription examines.
+        var head: UInt64 = 0
+        var position: UInt64 = 0
     }
     private let state = Locked(State())
 
     var unreadable: Int { state.withLock(\.unreadable) }
     var stream: String { state.withLock(\.stream) }
 
-    func opened(_ stream: String) { state.withLock { $0.stream = stream } }
+    var head: UInt64 { state.withLock(\.head) }
+    var position: UInt64 { state.withLock(\.position) }
+
+    func opened(_ stream: String, head: UInt64, position: UInt64) {
+        state.withLock { ($0.stream, $0.head, $0.position) = (stream, head, position) }
+    }
 
     func put(_ batch: Batch) {
         let reader = state.withLock { state -> CheckedContinuation<Batch?, any Error>? in

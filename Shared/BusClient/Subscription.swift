@@ -69,6 +69,10 @@ public final class BusSubscription: AsyncSequence, Sendable {
 
     /// The id of the log it reads; empty before the bus has said yes.
     public var stream: String { mailbox.stream }
+    /// The number of the newest event in the log when the bus last said yes; 0: it had none.
+    public var head: UInt64 { mailbox.head }
+    /// The first number that was examined then.
+    public var position: UInt64 { mailbox.position }
 
     /// How many events were skipped because they were not CloudEvents of ours.
     public var unreadable: Int { mailbox.unreadable }

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -245,6 +246,8 @@ int csys_open_beneath(int directory, const char *path, int flags, mode_t mode) {
         if (fd >= 0 || errno != EAGAIN || attempt > 100) return fd;
     }
 }
+
+int csys_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 int csys_inotify_create(void) { return inotify_init1(IN_CLOEXEC | IN_NONBLOCK); }
 

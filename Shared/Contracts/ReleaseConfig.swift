@@ -135,3 +135,12 @@ public struct EnvironmentSpec: Codable, Hashable, Sendable {
         self.from = from
     }
 }
+
+extension [EnvironmentSpec] {
+    /// The last environment in the chain: the one that an order without an environment means, and that `APP.localhost` leads to.
+    /// Of those that feed no other one, the last in the file.
+    public var lastInChain: EnvName? {
+        let feeding = Set(compactMap { if case .environment(let name) = $0.from { name } else { nil } })
+        return last { !feeding.contains($0.name) }?.name ?? last?.name
+    }
+}

@@ -17,6 +17,9 @@ public struct ErrorStyle: Sendable {
     public static let problem = ErrorStyle { problem, _ in .problem(problem) }
 }
 
+/// Looks at a request before its route does: may find out who asks by other means than a token, such as a session cookie.
+public typealias Front = @Sendable (Request, inout SlipwayContext) async throws -> Void
+
 /// The limits of every listener.
 public enum ListenerLimits {
     public static let headerBytes = 32 << 10
@@ -37,18 +40,20 @@ public struct HTTPServer: Service {
     private let metrics: Metrics
     private let hosts: Set<String>
     private let bound: (@Sendable (Int) -> Void)?
+    private let front: Front?
 
     /// `hosts`: names by which this listener is asked beside addresses and `localhost`; requests to others get 421, because a
     /// web page can make its own name lead here (DNS rebinding). `bound` is told the port once it listens.
     public init(
         _ boot: Boot, port: Int? = nil, authenticator: (any Authenticator)? = nil, errors: ErrorStyle = .problem, hosts: Set<String> = [],
-        bound: (@Sendable (Int) -> Void)? = nil, routes: (Routes) -> Void
+        bound: (@Sendable (Int) -> Void)? = nil, front: Front? = nil, routes: (Routes) -> Void
     ) {
         self.boot = boot
         self.port = port ?? boot.config.port(boot.component)
         self.errors = errors
         self.hosts = hosts
         self.bound = bound
+        self.front = front
         let metrics = Metrics()
         self.metrics = metrics
         let box = RouterBox()
@@ -142,8 +147,15 @@ public struct HTTPServer: Service {
         var response: Response
         do {
             try checkHost(request)
-            let context = SlipwayContext(source: .init(channel: channel, logger: boot.logger))
+            var context = SlipwayContext(source: .init(channel: channel, logger: boot.logger))
+            try await front?(request, &context)
+            // RFC 9110, section 10.1.1: the client waits for this before it sends a large body.
+            if request.headers[.expect]?.lowercased() == "100-continue" { try await writer.writeInformationalHead(HTTPResponse(status: .continue)) }
             response = try await responder.respond(to: request, context: context)
+            // Hummingbird's router answers what it does not know with an empty body of its own.
+            if response.status == .notFound, response.headers[.contentType] == nil, request.method != .head {
+                response = errors.answer(Problem(.notFound, "nothing is here"), request)
+            }
         } catch {
             response = answer(to: error, request)
         }

@@ -13,6 +13,13 @@ public struct ComponentKey: Codable, Sendable, Hashable {
     public var token: String?
 }
 
+// Whoever prints a value that holds a key, as the service group does at level debug, must not print the secret.
+extension ComponentKey: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    public var description: String { "key of \(name)" }
+    public var debugDescription: String { description }
+    public var customMirror: Mirror { Mirror(self, children: ["name": name]) }
+}
+
 /// What a client of the bus may do; topic filters, and names of services.
 public struct ClientKey: Codable, Sendable, Hashable {
     public var name: String

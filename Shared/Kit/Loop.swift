@@ -15,6 +15,12 @@ public struct EffectContext: Sendable {
     public let attempt: Int
     public let cause: EventID
     public let actor: String?
+    public init(id: EventID, attempt: Int, cause: EventID, actor: String?) {
+        self.id = id
+        self.attempt = attempt
+        self.cause = cause
+        self.actor = actor
+    }
 }
 
 /// The one loop of every component: takes an input, lets the core decide, commits state, outgoing events, effects, timers and
@@ -95,7 +101,7 @@ public final actor Loop<C: Core>: Service {
         for entry in timers.values { arm(entry) }
         for notice in try await reconcile(state) { try take(.notice(notice), cause: .fresh(boot.now()), actor: nil, traceparent: nil) }
         boot.bus.outboxChanged()
-        await consume()
+        await cancelWhenGracefulShutdown { await self.consume() }
         for task in running.values { task.cancel() }
         for task in timerTasks.values { task.cancel() }
     }

@@ -101,6 +101,9 @@ int csys_set_child_subreaper(void);
 /// openat2(2) that neither leaves `directory` nor follows a symbolic link anywhere on the way; -1 with errno. Always close-on-exec.
 int csys_open_beneath(int directory, const char *path, int flags, mode_t mode);
 
+/// eventfd(2): a counter to wake a thread with, close-on-exec and not blocking; -1 with errno.
+int csys_eventfd(void);
+
 /// inotify(7): a descriptor (close-on-exec, not blocking); a watch for modifications of one file; the same without one.
 int csys_inotify_create(void);
 int csys_inotify_watch_writes(int inotify, const char *path);

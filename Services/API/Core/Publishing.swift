@@ -1,0 +1,99 @@
+import Contracts
+
+/// What a person may put on the log by hand: orders to the suite, and anything outside its own vocabulary. Never a fact of the
+/// suite, because a fact has one publisher.
+enum Publishing {
+    /// First tokens of the suite's own types.
+    static let own: Set<String> = [
+        "approval", "audit", "bus", "checkout", "component", "config", "deploy", "git", "health", "host", "image", "instance", "job", "log",
+        "metric", "progress", "release", "repository", "rollback", "route", "run", "scale", "service", "suite", "tag",
+    ]
+    static let largest = 256 << 10
+
+    /// The subject to publish under. Throws `Problem` when the type, the subject or the shape is refused, or the rights do not reach.
+    static func check(_ type: EventType, subject: String?, data: JSON, by holder: Principal) throws -> String? {
+        let tokens = type.text.split(separator: ".").map(String.init)
+        let domain = tokens.first ?? ""
+        if own.contains(domain), tokens.last != "requested" {
+            throw Problem(
+                .forbidden, "'\(type)' is for the suite alone to say", hint: "publish an order such as deploy.requested, or a type of your own")
+        }
+        if let subject {
+            guard subject.utf8.count <= 255, subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7F }) else {
+                throw Problem(.invalid, "subject \(Problem.quote(subject)): expected a path of at most 255 bytes, such as shop/production")
+            }
+        }
+        let natural = try shape(type, data)
+        let shown = subject ?? natural
+        if let app = holder.app {
+            let named = data["app"]?.string ?? shown?.split(separator: "/").first.map(String.init)
+            guard named == app.text else { throw Problem.outOfReach(holder) }
+        }
+        if let environment = holder.environment {
+            guard data["environment"]?.string == environment.text else { throw Problem.outOfReach(holder) }
+        }
+        return shown
+    }
+
+    /// The subject of a known order. Throws `Problem` (`invalid`) when the data has not its shape.
+    private static func shape(_ type: EventType, _ data: JSON) throws -> String? {
+        func read<E: Event>(_ event: E.Type) throws -> String {
+            do {
+                return try Coding.decode(event, from: Coding.encode(data)).subject
+            } catch let problem as Problem {
+                throw Problem(.invalid, "data of \(type): \(problem.message)", hint: problem.hint ?? "docs/events.md lists its members")
+            }
+        }
+        return switch type {
+        case DeployRequested.type: try read(DeployRequested.self)
+        case RollbackRequested.type: try read(RollbackRequested.self)
+        case RepositoryRequested.type: try read(RepositoryRequested.self)
+        case TagRequested.type: try read(TagRequested.self)
+        case JobRequested.type: try read(JobRequested.self)
+        case InstanceRequested.type: try read(InstanceRequested.self)
+        case RouteRequested.type: try read(RouteRequested.self)
+        default: nil
+        }
+    }
+
+    /// Whether an event may be shown to this holder. Rights to one app show that app's events and nothing else.
+    static func isVisible(_ event: Envelope, to holder: Principal) -> Bool {
+        guard let app = holder.app else { return true }
+        let domain = event.type.text.prefix { $0 != "." }
+        guard !["component", "host", "audit", "image", "bus"].contains(String(domain)), let subject = event.subject else { return false }
+        let path = subject.split(separator: "/").map(String.init)
+        guard path.first == app.text else { return false }
+        if let environment = holder.environment, path.count > 1, ["deploy", "rollback", "instance", "route"].contains(String(domain)) {
+            return path[1] == environment.text
+        }
+        return true
+    }
+
+    /// Topic filters for a list of type prefixes: `deploy` is `deploy` itself and all below it. Throws `Problem` (`malformed`).
+    static func filters(_ types: String?) throws -> [String] {
+        guard let types, !types.isEmpty else { return ["**"] }
+        var filters: [String] = []
+        for part in types.split(separator: ",").map(String.init) {
+            if part.contains("*") {
+                let tokens = part.split(separator: ".", omittingEmptySubsequences: false)
+                for (index, token) in tokens.enumerated() where token != "*" && !(token == "**" && index == tokens.count - 1) {
+                    _ = try EventType(String(token))
+                }
+                filters.append(part)
+            } else {
+                let bare = part.hasSuffix(".") ? String(part.dropLast()) : part
+                filters += [try EventType(bare).text, "\(bare).**"]
+            }
+        }
+        guard (1...32).contains(filters.count) else { throw Problem(.malformed, "type: expected 1 to 16 types") }
+        return filters
+    }
+}
+
+extension Problem {
+    static func outOfReach(_ holder: Principal) -> Problem {
+        Problem(
+            .forbidden,
+            "'\(holder.name)' reaches \(holder.app.map { "app \($0)" } ?? "every app")\(holder.environment.map { ", environment \($0)" } ?? "") only")
+    }
+}

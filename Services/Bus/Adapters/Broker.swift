@@ -1,0 +1,221 @@
+import BusClient
+import Contracts
+import Foundation
+import Logging
+import ServiceLifecycle
+import Wire
+
+/// The running bus, as the rest of this process sees it: publish, call, read, follow.
+final class Broker: Service {
+    let log: EventLog
+    /// The port of the ZeroMQ socket.
+    let port: Int
+    private let inbox: Inbox
+    private let followers: Followers
+    private let ended: AsyncStream<Never>
+
+    private init(log: EventLog, port: Int, inbox: Inbox, followers: Followers, ended: AsyncStream<Never>) {
+        self.log = log
+        self.port = port
+        self.inbox = inbox
+        self.followers = followers
+        self.ended = ended
+    }
+
+    /// Binds, recovers the log, and serves. Throws `Problem` when the port is taken, the log cannot be opened or the disk is full.
+    ///
+    /// `fatal` is called, on a thread that holds nothing, when a write or a flush fails. It must end the process: what is on the
+    /// device is then only known to a fresh start.
+    static func start(
+        _ config: BusConfig, secretKey: String, keys: KeyTable, store: CursorStore, logger: Logger,
+        fatal: @escaping @Sendable (any Error) -> Void
+    ) async throws -> Broker {
+        let inbox = try Inbox()
+        let followers = Followers()
+        let (ended, end) = AsyncStream<Never>.makeStream()
+        return try await withCheckedThrowingContinuation { continuation in
+            let thread = Thread {
+                var broker: BrokerThread?
+                var close: () -> Void = {}
+                do {
+                    let context = try ZeroMQContext()
+                    let zap = try ZapThread(context, keys: keys) { address in
+                        // Clients with a wrong key retry for ever; one line a minute and address would be better still.
+                        logger.debug("a key was refused that is not in clients.json", metadata: ["address": "\(address)"])
+                    }
+                    close = {
+                        zap.stop()
+                        context.terminate()
+                    }
+                    let socket: RouterSocket
+                    do {
+                        socket = try RouterSocket(
+                            context, secretKey: secretKey, address: config.listen, port: config.port, descriptor: config.descriptor)
+                    } catch {
+                        close()
+                        throw error
+                    }
+                    do {
+                        let (log, router) = try openLog(config, store, logger)
+                        let flusher = Flusher(log, done: { inbox.post(.flushed($0)) }, failed: fatal)
+                        broker = BrokerThread(
+                            socket: socket, router: router, inbox: inbox, flusher: flusher, log: log, cursors: store, keys: keys, logger: logger,
+                            advanced: { followers.tell($0) })
+                        continuation.resume(
+                            returning: Broker(log: log, port: socket.port, inbox: inbox, followers: followers, ended: ended))
+                    } catch {
+                        socket.close()
+                        close()
+                        throw error
+                    }
+                } catch {
+                    end.finish()
+                    continuation.resume(throwing: Self.explain(error, config))
+                    return
+                }
+                broker?.run()
+                close()
+                followers.end()
+                end.finish()
+            }
+            thread.name = "bus-broker"
+            // Recovery and delivery keep their buffers on the heap; this is ample.
+            thread.stackSize = 1 << 20
+            thread.start()
+        }
+    }
+
+    private static func openLog(_ config: BusConfig, _ store: CursorStore, _ logger: Logger) throws -> (EventLog, Router) {
+        var settings = EventLog.Settings(directory: config.logDirectory)
+        settings.segmentBytes = config.segmentBytes
+        settings.firstSegmentBytes = config.firstSegmentBytes
+        let (log, recovered) = try EventLog.open(settings, durable: try store.mark())
+        if let cut = recovered.cut, cut.to > cut.from {
+            logger.warning("a batch that was never acknowledged was cut from the end of the log", metadata: ["bytes": "\(cut.to - cut.from)"])
+        }
+        for damage in recovered.damage {
+            // Never cut and never renumbered: consumers that come to it are told, the rest is served.
+            logger.critical("the log is damaged: \(damage.place)", metadata: damage.first <= damage.last ? ["events": "\(damage.first) to \(damage.last)"] : [:])
+        }
+        let start = Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch)
+        if case .full(let reason) = try log.append(start, time: Clock.wall()) {
+            throw Problem(.storageFull, "there is no room for the log: \(reason)", hint: "free some space on that disk")
+        }
+        var recent = RecentIDs()
+        for event in recovered.recent { recent.insert(RecentIDs.Key(event.producer, event.id), seq: event.seq) }
+        let router = Router(
+            settings: Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host), log: log, last: log.last, hash: log.hash,
+            outboxes: recovered.outboxes, recent: recent, cursors: try store.cursors(stream: log.stream), makeID: { EventID.fresh().text })
+        return (log, router)
+    }
+
+    private static func explain(_ error: any Error, _ config: BusConfig) -> any Error {
+        guard let disk = error as? DiskError else { return error }
+        if disk.isFull { return Problem(.storageFull, "there is no room for the log: \(disk)", hint: "free some space on that disk") }
+        return Problem(.failed, "the log in \(config.logDirectory) cannot be opened: \(disk)", hint: "see that the directory is readable and writable")
+    }
+
+    /// Until the service group shuts down.
+    func run() async throws {
+        await withTaskCancellationHandler {
+            await withGracefulShutdownHandler {
+                for await _ in ended {}
+            } onGracefulShutdown: {
+                self.stop()
+            }
+        } onCancel: {
+            stop()
+        }
+        // The stream also ends when the task is cancelled; the thread may still be storing cursors.
+        for _ in 0..<100 where !followers.isOver { try? await Self.pause() }
+    }
+
+    private static func pause() async throws {
+        await withCheckedContinuation { continuation in
+            DispatchQueue.global().asyncAfter(deadline: .now() + .milliseconds(20)) { continuation.resume() }
+        }
+    }
+
+    func stop() { inbox.post(.stop) }
+
+    // MARK: For the HTTP face
+
+    /// Publishes; returns when all are decided and those that were stored are on the device.
+    func publish(_ events: [PendingPublication], producer: String) async throws -> [LocalDecision] {
+        let decisions = await withCheckedContinuation { continuation in
+            let taken = inbox.post(.publish(events, producer: producer) { continuation.resume(returning: $0) })
+            if !taken { continuation.resume(returning: nil) }
+        }
+        guard let decisions else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
+        return decisions
+    }
+
+    /// A query to another component.
+    func call<Q: Query>(_ query: Q, milliseconds: Int64) async throws -> Q.Reply {
+        let payload = try Coding.encode(query)
+        let (status, body) = await withCheckedContinuation { continuation in
+            let taken = inbox.post(
+                .call(method: Q.method, payload: payload, milliseconds: milliseconds) { continuation.resume(returning: ($0, $1)) })
+            if !taken { continuation.resume(returning: (503, Data())) }
+        }
+        switch status {
+        case ..<400: return try Coding.decode(Q.Reply.self, from: body)
+        case 504: throw Problem(.timeout, "\(Q.method): no answer in time", hint: "slipway status shows what is not ready")
+        default:
+            if let problem = try? Coding.decode(Problem.self, from: body) { throw problem }
+            throw Problem(.unavailable, "\(Q.method): nobody answers", hint: "slipway status shows what is not ready")
+        }
+    }
+
+    func consumers() async throws -> [ConsumerStatus] {
+        let list = await withCheckedContinuation { continuation in
+            if !inbox.post(.consumers({ continuation.resume(returning: $0) })) { continuation.resume(returning: nil) }
+        }
+        guard let list else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
+        return list
+    }
+
+    /// The number of the last durable event, now and whenever it has grown.
+    func follow() -> AsyncStream<UInt64> { followers.add(log.last) }
+}
+
+/// Those who wait for the log to grow.
+final class Followers: Sendable {
+    private struct State: Sendable {
+        var next = 0
+        var streams: [Int: AsyncStream<UInt64>.Continuation] = [:]
+        var over = false
+    }
+    private let state = Locked(State())
+
+    var isOver: Bool { state.withLock(\.over) }
+
+    /// Only the newest number is kept for one who is slow.
+    func add(_ last: UInt64) -> AsyncStream<UInt64> {
+        let (stream, continuation) = AsyncStream<UInt64>.makeStream(bufferingPolicy: .bufferingNewest(1))
+        continuation.yield(last)
+        let id = state.withLock { state -> Int? in
+            guard !state.over else { return nil }
+            state.next += 1
+            state.streams[state.next] = continuation
+            return state.next
+        }
+        guard let id else {
+            continuation.finish()
+            return stream
+        }
+        continuation.onTermination = { [self] _ in state.withLock { $0.streams[id] = nil } }
+        return stream
+    }
+
+    func tell(_ last: UInt64) { for stream in state.withLock({ Array($0.streams.values) }) { stream.yield(last) } }
+
+    func end() {
+        let streams = state.withLock { state in
+            state.over = true
+            defer { state.streams = [:] }
+            return state.streams
+        }
+        for stream in streams.values { stream.finish() }
+    }
+}

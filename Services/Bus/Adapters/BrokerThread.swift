@@ -1,0 +1,169 @@
+import Foundation
+import Logging
+import Wire
+
+/// The thread that owns the ROUTER socket and the router, from their making to their end.
+///
+///     poll → drain the socket → orders from other threads → time → hand a batch to the flusher → deliver → send → repeat
+final class BrokerThread {
+    private let socket: RouterSocket
+    private var router: Router
+    private let inbox: Inbox
+    private let flusher: Flusher
+    private let log: EventLog
+    private let cursors: CursorStore
+    private let keys: KeyTable
+    private let logger: Logger
+    /// Told the number of the last durable event.
+    private let advanced: @Sendable (UInt64) -> Void
+
+    private var tickets: UInt64 = 0
+    private var publishing: [UInt64: @Sendable ([LocalDecision]?) -> Void] = [:]
+    private var calling: [UInt64: @Sendable (UInt16, Data) -> Void] = [:]
+    private var savedAt: Int64 = 0
+    private var savedMark: DurableMark?
+    private var keysAt: Int64 = 0
+    private var toldAt: Int64 = 0
+    private var stopping = false
+
+    init(
+        socket: RouterSocket, router: Router, inbox: Inbox, flusher: Flusher, log: EventLog, cursors: CursorStore, keys: KeyTable, logger: Logger,
+        advanced: @escaping @Sendable (UInt64) -> Void
+    ) {
+        self.socket = socket
+        self.router = router
+        self.inbox = inbox
+        self.flusher = flusher
+        self.log = log
+        self.cursors = cursors
+        self.keys = keys
+        self.logger = logger
+        self.advanced = advanced
+    }
+
+    /// Until `stop` comes; then everything that flies has landed, and cursors are stored.
+    func run() {
+        var more = false
+        var turnedAt = Clock.monotonic()
+        router.setRights(keys.rights, now: turnedAt)
+        while !stopping {
+            let due = router.nextDeadline.map { max(0, $0 - turnedAt) } ?? 100
+            let ready = socket.wait(milliseconds: more ? 0 : min(due, 100), descriptor: inbox.descriptor)
+            let now = Clock.monotonic()
+            // This process was not run for a while. Its clients were, and what they said waits in the socket.
+            if now - turnedAt > 1000 { router.forgive(now - turnedAt) }
+            turnedAt = now
+            if ready { drain(now) }
+            for order in inbox.takeAll() { obey(order, now) }
+            router.tick(now)
+            if now - keysAt >= 1000 { lookAtKeys(now) }
+            launch(now)
+            carryOut(now)
+            more = router.deliver(messages: 256, now: now)
+            carryOut(now)
+            save(now)
+            // So that those who follow over HTTP notice a client that has gone.
+            if now - toldAt >= 10_000 {
+                toldAt = now
+                advanced(router.last)
+            }
+        }
+        finish()
+    }
+
+    private func drain(_ now: Int64) {
+        var bytes = 0
+        for _ in 0..<4096 {
+            guard bytes < 4 << 20, let (peer, user, message) = socket.receive() else { return }
+            bytes += message.count
+            router.receive(message, from: peer, user: user, now: now)
+        }
+    }
+
+    private func obey(_ order: Order, _ now: Int64) {
+        switch order {
+        case .publish(let events, let producer, let done):
+            tickets += 1
+            publishing[tickets] = done
+            router.publish(
+                events.map { Publication(topic: $0.topic, id: $0.id, payload: $0.payload) }, producer: producer, ticket: tickets)
+        case .call(let method, let payload, let milliseconds, let done):
+            tickets += 1
+            calling[tickets] = done
+            router.call(method, payload, as: "bus", milliseconds: milliseconds, ticket: tickets, now: now)
+        case .consumers(let done): done(router.consumers())
+        case .flushed(let result):
+            router.flushed(result, now: now)
+            toldAt = now
+            advanced(router.last)
+        case .stop: stopping = true
+        }
+    }
+
+    private func launch(_ now: Int64) {
+        if let batch = router.takeBatch(now) { flusher.submit(batch) }
+    }
+
+    private func carryOut(_ now: Int64) {
+        while true {
+            let effects = router.takeEffects()
+            if effects.isEmpty { return }
+            for effect in effects {
+                switch effect {
+                case .send(let peer, let message):
+                    if case .unreachable = socket.send(message, to: peer) { router.unreachable(peer, now: now) }
+                case .published(let ticket, let decisions): publishing.removeValue(forKey: ticket)?(decisions)
+                case .replied(let ticket, let status, let payload): calling.removeValue(forKey: ticket)?(status, payload)
+                case .note(.warning, let text): logger.warning("\(text)")
+                case .note(.info, let text): logger.info("\(text)")
+                case .note(.debug, let text): logger.debug("\(text)")
+                }
+            }
+        }
+    }
+
+    private func lookAtKeys(_ now: Int64) {
+        keysAt = now
+        keys.refresh()
+        let rights = keys.rights
+        if rights != router.rights { router.setRights(rights, now: now) }
+        for complaint in keys.takeComplaints() { logger.warning("\(complaint)") }
+    }
+
+    /// At most every 100 ms, and only what changed; the mark alone at most every second.
+    private func save(_ now: Int64) {
+        let mark = log.mark
+        let elapsed = now - savedAt
+        guard elapsed >= 100, !router.changedCursors.isEmpty || (mark != savedMark && elapsed >= 1000) else { return }
+        savedAt = now
+        savedMark = mark
+        cursors.saveLater(router.takeCursors(), mark: mark, stream: log.stream) { [logger] error in
+            if let error { logger.error("cursors could not be stored; events will be delivered again", metadata: ["error": "\(error)"]) }
+        }
+    }
+
+    private func finish() {
+        let now = Clock.monotonic()
+        // What is flying lands and is acknowledged; what had not started is not, and its publishers send it again.
+        flusher.stop()
+        for order in inbox.shut() {
+            switch order {
+            case .flushed(let result): router.flushed(result, now: now)
+            case .publish(_, _, let done): done(nil)
+            case .call(_, _, _, let done): done(503, Data())
+            case .consumers(let done): done(nil)
+            case .stop: break
+            }
+        }
+        router.sayGoodbye(now)
+        carryOut(now)
+        for done in publishing.values { done(nil) }
+        for done in calling.values { done(503, Data()) }
+        do {
+            try cursors.save(router.takeCursors(), mark: log.mark, stream: log.stream)
+        } catch {
+            logger.error("cursors could not be stored; events will be delivered again", metadata: ["error": "\(error)"])
+        }
+        socket.close()
+    }
+}

@@ -1,0 +1,66 @@
+import Foundation
+
+/// The thread that writes: one batch at a time to the device, while the broker thread goes on.
+final class Flusher: Sendable {
+    private struct Slot: Sendable {
+        var batch: Batch?
+        var stopping = false
+    }
+    private let slot = Locked(Slot())
+    private let work = DispatchSemaphore(value: 0)
+    private let finished = DispatchSemaphore(value: 0)
+
+    /// `done` and `failed` are called on the thread. After `failed` nothing is written any more.
+    init(_ log: EventLog, done: @escaping @Sendable (FlushResult) -> Void, failed: @escaping @Sendable (any Error) -> Void) {
+        let thread = Thread { [self] in
+            while true {
+                work.wait()
+                let (batch, stopping) = slot.withLock { slot -> (Batch?, Bool) in
+                    defer { slot.batch = nil }
+                    return (slot.batch, slot.stopping)
+                }
+                if let batch {
+                    do {
+                        done(try log.append(batch, time: Clock.wall()))
+                    } catch {
+                        failed(error)
+                        break
+                    }
+                }
+                if stopping { break }
+            }
+            finished.signal()
+        }
+        thread.name = "bus-flush"
+        thread.start()
+    }
+
+    /// The one before must be done.
+    func submit(_ batch: Batch) {
+        slot.withLock { $0.batch = batch }
+        work.signal()
+    }
+
+    /// Returns when the thread has ended.
+    func stop() {
+        slot.withLock { $0.stopping = true }
+        work.signal()
+        finished.wait()
+    }
+}
+
+/// The two clocks of the bus.
+enum Clock {
+    /// Milliseconds of the clock that nobody can set.
+    static func monotonic() -> Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+    }
+    /// Nanoseconds since 1970.
+    static func wall() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return UInt64(max(0, time.tv_sec)) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+}

@@ -1,0 +1,101 @@
+import CZeroMQ
+import Contracts
+import Foundation
+import Wire
+
+/// The bus's clients as HOME/keys/clients.json has them: which key belongs to which name, and what it may do. Read again when the
+/// file changes, so that a key made by `slipway key create` works at once.
+final class KeyTable: Sendable {
+    /// One client, as the key file has it.
+    struct Client: Sendable, Hashable {
+        var name: String
+        /// Z85, 40 characters.
+        var publicKey: String
+        var publish: [String]
+        var subscribe: [String]
+        var call: [String]
+        var serve: [String]
+    }
+
+    private struct State: Sendable {
+        var stamp: Stamp?
+        var names: [Data: String] = [:]
+        var rights: [String: Rights] = [:]
+        var complaints: [String] = []
+    }
+    private struct Stamp: Sendable, Equatable {
+        var seconds: Int
+        var nanoseconds: Int
+        var inode: UInt64
+    }
+
+    private let state = Locked(State())
+    private let path: String
+    private let load: @Sendable () throws -> [Client]
+
+    /// `path` is only looked at for changes; `load` reads it. Throws when the first reading fails.
+    init(path: String, load: @escaping @Sendable () throws -> [Client]) throws {
+        self.path = path
+        self.load = load
+        try read(stamp())
+    }
+
+    var rights: [String: Rights] { state.withLock(\.rights) }
+
+    /// The name that a public key (32 bytes) stands for.
+    func name(of key: Data) -> String? {
+        if let name = state.withLock({ $0.names[key] }) { return name }
+        refresh()
+        return state.withLock { $0.names[key] }
+    }
+
+    /// Reads the file if it has changed; true when it did. What is wrong with it is given once, by `takeComplaints`.
+    @discardableResult
+    func refresh() -> Bool {
+        let now = stamp()
+        guard now != state.withLock(\.stamp) else { return false }
+        do {
+            try read(now)
+            return true
+        } catch {
+            // The keys known so far stay good; the file may be half-way through somebody's editor.
+            state.withLock {
+                $0.stamp = now
+                $0.complaints.append("the key file cannot be read: \(error)")
+            }
+            return false
+        }
+    }
+
+    func takeComplaints() -> [String] {
+        state.withLock { state in
+            defer { state.complaints = [] }
+            return state.complaints
+        }
+    }
+
+    private func read(_ stamp: Stamp?) throws {
+        var names: [Data: String] = [:]
+        var rights: [String: Rights] = [:]
+        var complaints: [String] = []
+        for client in try load() {
+            var key = [UInt8](repeating: 0, count: 32)
+            guard client.publicKey.utf8.count == 40, zmq_z85_decode(&key, client.publicKey) != nil else {
+                complaints.append("'\(client.name)' has no Z85 key of 40 characters")
+                continue
+            }
+            let (parsed, unreadable) = Rights.parse(
+                publish: client.publish, subscribe: client.subscribe, call: client.call, serve: client.serve)
+            complaints.append(contentsOf: unreadable.map { "'\(client.name)': \(Problem.quote($0)) is no pattern and allows nothing" })
+            names[Data(key)] = client.name
+            rights[client.name] = parsed
+        }
+        state.withLock { $0 = State(stamp: stamp, names: names, rights: rights, complaints: $0.complaints + complaints) }
+    }
+
+    private func stamp() -> Stamp? {
+        var info = stat()
+        guard stat(path, &info) == 0 else { return nil }
+        return Stamp(seconds: Int(info.st_mtim.tv_sec), nanoseconds: Int(info.st_mtim.tv_nsec), inode: UInt64(info.st_ino))
+    }
+}

@@ -1,0 +1,160 @@
+import CZeroMQ
+import Contracts
+import Foundation
+import Wire
+
+/// The libzmq context of the bus. Safe to hand to another thread, which makes its own sockets in it: libzmq documents contexts,
+/// and only contexts, as thread safe.
+struct ZeroMQContext: @unchecked Sendable {
+    // Safe: the pointer is only ever passed to libzmq, which locks inside.
+    let pointer: UnsafeMutableRawPointer
+
+    init() throws {
+        guard zmq_has("curve") == 1 else {
+            throw Problem(.configuration, "libzmq here has no CURVE", hint: "install Debian's libzmq5, which has it")
+        }
+        guard let pointer = zmq_ctx_new() else { throw ZeroMQ.problem("make a ZeroMQ context") }
+        self.pointer = pointer
+        zmq_ctx_set(pointer, ZMQ_MAX_SOCKETS, 4096)
+    }
+
+    /// Only after every socket is closed, by the thread that closed the last one.
+    func terminate() { while zmq_ctx_term(pointer) != 0, zmq_errno() == EINTR {} }
+}
+
+enum ZeroMQ {
+    static func problem(_ action: String) -> Problem { Problem(.failed, "cannot \(action): \(String(cString: zmq_strerror(zmq_errno())))") }
+
+    static func set(_ socket: UnsafeMutableRawPointer, _ option: Int32, _ value: Int32) throws {
+        var value = value
+        guard zmq_setsockopt(socket, option, &value, MemoryLayout<Int32>.size) == 0 else { throw problem("set ZeroMQ option \(option)") }
+    }
+
+    /// The next frame; nil when none waits.
+    static func receive(_ socket: UnsafeMutableRawPointer, user: inout String?) -> (data: Data, more: Bool)? {
+        var message = zmq_msg_t()
+        zmq_msg_init(&message)
+        defer { zmq_msg_close(&message) }
+        while zmq_msg_recv(&message, socket, ZMQ_DONTWAIT) < 0 {
+            guard zmq_errno() == EINTR else { return nil }
+        }
+        let data = zmq_msg_data(&message).map { Data(bytes: $0, count: zmq_msg_size(&message)) } ?? Data()
+        user = zmq_msg_gets(&message, "User-Id").map { String(cString: $0) }
+        return (data, zmq_msg_more(&message) != 0)
+    }
+
+    /// Sends one frame, not waiting; 0 or errno.
+    static func send(_ data: Data, _ socket: UnsafeMutableRawPointer, more: Bool) -> Int32 {
+        let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
+        while true {
+            let sent = data.withUnsafeBytes { zmq_send(socket, $0.baseAddress, $0.count, flags) }
+            if sent >= 0 { return 0 }
+            let code = zmq_errno()
+            if code != EINTR { return code }
+        }
+    }
+}
+
+/// The one ROUTER of the bus. Made, used and closed on the broker thread.
+struct RouterSocket {
+    enum Delivery { case sent, unreachable }
+
+    let socket: UnsafeMutableRawPointer
+
+    /// Binds `tcp://address:port`, or adopts `descriptor`, a listening socket that somebody else holds open across restarts.
+    init(_ context: ZeroMQContext, secretKey: String, address: String, port: Int, descriptor: Int32?) throws {
+        guard let socket = zmq_socket(context.pointer, ZMQ_ROUTER) else { throw ZeroMQ.problem("make a ZeroMQ socket") }
+        do {
+            try Self.configure(socket, secretKey)
+            if let descriptor { try ZeroMQ.set(socket, ZMQ_USE_FD, descriptor) }
+            try Self.bind(socket, address, port)
+        } catch {
+            zmq_close(socket)
+            throw error
+        }
+        self.socket = socket
+    }
+
+    private static func configure(_ socket: UnsafeMutableRawPointer, _ secretKey: String) throws {
+        try ZeroMQ.set(socket, ZMQ_LINGER, 200)
+        // A peer that is gone is an error, not silence; handover stays off, or one client could take another's answers.
+        try ZeroMQ.set(socket, ZMQ_ROUTER_MANDATORY, 1)
+        try ZeroMQ.set(socket, ZMQ_SNDHWM, 20_000)
+        try ZeroMQ.set(socket, ZMQ_RCVHWM, 20_000)
+        var largest = Int64(Limits.message)
+        guard zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, 8) == 0 else { throw ZeroMQ.problem("limit the size of messages") }
+        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_IVL, 1000)
+        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TIMEOUT, 3000)
+        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TTL, 3000)
+        try ZeroMQ.set(socket, ZMQ_HANDSHAKE_IVL, 5000)
+        try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE, 1)
+        try ZeroMQ.set(socket, ZMQ_BACKLOG, 512)
+        try ZeroMQ.set(socket, ZMQ_CURVE_SERVER, 1)
+        guard zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secretKey, secretKey.utf8.count) == 0 else {
+            throw Problem(.configuration, "the bus's key file holds no CURVE key", hint: "restore HOME/keys/bus.json from a backup")
+        }
+        guard zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "bus", 3) == 0 else { throw ZeroMQ.problem("set the ZAP domain") }
+    }
+
+    private static func bind(_ socket: UnsafeMutableRawPointer, _ address: String, _ port: Int) throws {
+        let host = address.contains(":") ? "[\(address)]" : address
+        if address.contains(":") { try ZeroMQ.set(socket, ZMQ_IPV6, 1) }
+        guard zmq_bind(socket, "tcp://\(host):\(port)") == 0 else {
+            let code = zmq_errno()
+            switch code {
+            case EADDRINUSE:
+                throw Problem(
+                    .configuration, "port \(port) on \(address) is taken by another program",
+                    hint: "stop that program ('ss -ltnp sport = :\(port)' shows it), or start the suite with another --port-base")
+            case EACCES: throw Problem(.configuration, "port \(port) needs root", hint: "choose a --port-base above 1024")
+            default:
+                throw Problem(
+                    .configuration, "cannot listen on \(address), port \(port): \(String(cString: zmq_strerror(code)))",
+                    hint: "see 'listen' and 'port_base' in suite.yml")
+            }
+        }
+    }
+
+    /// Sleeps until a message or the descriptor; at most that long. True: messages wait.
+    func wait(milliseconds: Int64, descriptor: Int32) -> Bool {
+        var items = [
+            zmq_pollitem_t(socket: socket, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0),
+            zmq_pollitem_t(socket: nil, fd: descriptor, events: Int16(ZMQ_POLLIN), revents: 0),
+        ]
+        // A signal ends the wait early (EINTR); the caller goes round again either way.
+        guard zmq_poll(&items, 2, Int(milliseconds)) > 0 else { return false }
+        return items[0].revents & Int16(ZMQ_POLLIN) != 0
+    }
+
+    /// The next message with its sender and the name of the sender's key; nil when none waits. A message of more than one frame
+    /// comes as empty bytes, which nobody can read.
+    func receive() -> (peer: Data, user: String?, message: Data)? {
+        var user: String?
+        guard let (peer, hasBody) = ZeroMQ.receive(socket, user: &user), hasBody else { return nil }
+        guard var (message, more) = ZeroMQ.receive(socket, user: &user) else { return nil }
+        while more {
+            message = Data()
+            var ignored: String?
+            guard let another = ZeroMQ.receive(socket, user: &ignored) else { break }
+            more = another.more
+        }
+        return (peer, user, message)
+    }
+
+    func send(_ message: Data, to peer: Data) -> Delivery {
+        // A failure shows at the first frame; once that is taken, so is the second.
+        guard ZeroMQ.send(peer, socket, more: true) == 0 else { return .unreachable }
+        return ZeroMQ.send(message, socket, more: false) == 0 ? .sent : .unreachable
+    }
+
+    /// The port that was bound, for a port of 0.
+    var port: Int {
+        var buffer = [CChar](repeating: 0, count: 256)
+        var size = buffer.count
+        guard zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, &buffer, &size) == 0 else { return 0 }
+        let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        return text.split(separator: ":").last.flatMap { Int($0) } ?? 0
+    }
+
+    func close() { zmq_close(socket) }
+}

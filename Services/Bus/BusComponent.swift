@@ -1,0 +1,39 @@
+import Contracts
+import Foundation
+import HTTPKit
+import Kit
+import Logging
+import ServiceLifecycle
+
+/// Makes the parts of the bus and introduces them to each other.
+public enum BusComponent {
+    /// The services to run. The ZeroMQ socket is bound, and the log recovered, when this returns.
+    public static func services(_ boot: Boot) async throws -> [any Service] {
+        let settings = boot.config
+        let config = BusConfig(
+            logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
+            descriptor: InheritedSockets.descriptor(named: "bus-zmq"))
+        let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
+            try Keyring.clients(settings).map { key in
+                KeyTable.Client(
+                    name: key.name, publicKey: key.publicKey, publish: key.publish, subscribe: key.subscribe, call: key.call, serve: key.serve)
+            }
+        }
+        let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
+        let logger = boot.logger
+        let broker = try await Broker.start(config, secretKey: boot.key.secretKey, keys: keys, store: store, logger: logger) { error in
+            // Not retried and not survived: after a failed write only a fresh start knows what the device holds.
+            logger.critical("the log cannot be written; the bus ends here", metadata: ["error": "\(error)"])
+            _exit(1)
+        }
+        logger.info(
+            "the bus listens",
+            metadata: ["port": "\(broker.port)", "stream": "\(broker.log.stream)", "epoch": "\(broker.log.epoch)", "last": "\(broker.log.last)"])
+        let authenticator = RouterAuthenticator(broker) { (try? Keyring.robots(settings)) ?? [:] }
+        let http = HTTPServer(boot, authenticator: authenticator) { routes in
+            EventRoutes(broker: broker, host: settings.host).add(to: routes)
+            ConsumerRoutes(broker: broker).add(to: routes)
+        }
+        return [broker, http]
+    }
+}

@@ -1,0 +1,66 @@
+import Wire
+
+/// A durable consumer: a name within its owner, the user whose key subscribed.
+struct ConsumerKey: Hashable, Sendable {
+    var owner: String
+    var name: String
+}
+
+/// How far a durable consumer has come.
+struct Cursor: Hashable, Sendable {
+    /// Every event up to here is done.
+    var seq: UInt64 = 0
+    /// Raised by every subscription; an acknowledgement with an older one is refused.
+    var generation: UInt64 = 0
+}
+
+struct SubscriptionKey: Hashable, Sendable {
+    var peer: Peer
+    var handle: UInt32
+}
+
+/// One subscription of one session.
+struct Subscription: Sendable {
+    var owner: String
+    /// Nil: ephemeral.
+    var consumer: ConsumerKey?
+    var filters: [Filter]
+    var generation: UInt64
+    /// The next event to examine.
+    var next: UInt64
+    /// The first that no EVENTS message has named yet. Ranges that hold nothing for this consumer are named together.
+    var unreported: UInt64
+    /// When a range was last named, in milliseconds.
+    var reportedAt: Int64
+    var creditMessages: Int64
+    var creditBytes: Int64
+    /// Live events that were dropped for want of credit.
+    var dropped: UInt64 = 0
+    /// Whether a topic matches, by topic; topics are few.
+    private var known: [String: Bool] = [:]
+
+    init(
+        owner: String, consumer: ConsumerKey?, filters: [Filter], generation: UInt64, next: UInt64, creditMessages: Int64,
+        creditBytes: Int64, now: Int64
+    ) {
+        self.owner = owner
+        self.consumer = consumer
+        self.filters = filters
+        self.generation = generation
+        self.next = next
+        unreported = next
+        reportedAt = now
+        self.creditMessages = creditMessages
+        self.creditBytes = creditBytes
+    }
+
+    var hasCredit: Bool { creditMessages > 0 && creditBytes > 0 }
+
+    mutating func matches(_ topic: String) -> Bool {
+        if let known = known[topic] { return known }
+        let matches = filters.contains { $0.matches(topic) }
+        if known.count >= 512 { known.removeAll(keepingCapacity: true) }
+        known[topic] = matches
+        return matches
+    }
+}

@@ -1,0 +1,184 @@
+import Contracts
+import Foundation
+import Wire
+
+/// What the bus decides: sessions, publishing, subscriptions, calls. No socket, no clock, no disk except through `LogView`.
+///
+/// The shell (`BrokerThread`) feeds it messages, outcomes of flushes and the time in milliseconds of a clock that never goes
+/// back, and carries out its effects in order.
+///
+///     PUB ──▶ filling batch ──takeBatch──▶ flying batch ──flushed──▶ PUBACK, tail, EVENTS
+///
+/// One batch flies at a time; what arrives meanwhile fills the next one. So the batch grows exactly as fast as the device is
+/// slow, and there is no timer to tune.
+struct Router: Sendable {
+    struct Settings: Sendable {
+        var heartbeat: Int64 = 1000
+        var windowMessages = 1024
+        var windowBytes = 4 << 20
+        var creditMessages = 4096
+        var creditBytes = 16 << 20
+        var subscriptionsPerSession = 1000
+        var filtersPerSubscription = 100
+        var waitingCalls = 1000
+        /// How long a client may be away before the others are told, in milliseconds.
+        var leftAfter: Int64 = 3000
+        var stream: String
+        var epoch: UInt64
+        /// This machine's name, for the source of the bus's own events.
+        var host: String
+    }
+
+    let settings: Settings
+    let log: any LogView
+    /// Fresh event ids.
+    let makeID: @Sendable () -> String
+
+    /// Number and hash of the last durable event.
+    var last: UInt64
+    var hash: Data
+    var rights: [String: Rights] = [:]
+    var sessions: [Peer: Session] = [:]
+    var sessionCount: UInt64 = 0
+    var effects: [Effect] = []
+    /// When a peer without a session was last told so.
+    var strangers: [Peer: Int64] = [:]
+    /// Clients whose last session ended, with when and why; told to the others after a while.
+    var leaving: [String: (at: Int64, reason: String)] = [:]
+    /// Clients whose joining has been published, with their version.
+    var joined: Set<String> = []
+
+    // Publishing
+    var filling = FillingBatch()
+    var flying: FillingBatch?
+    var taken: [OutboxKey: UInt64]
+    var durableTaken: [OutboxKey: UInt64]
+    var recent: RecentIDs
+    var pending: Set<RecentIDs.Key> = []
+    var tail = Tail()
+
+    // Consuming
+    var subscriptions: [SubscriptionKey: Subscription] = [:]
+    /// Whose turn it is to be fed, round and round.
+    var turns: [SubscriptionKey] = []
+    var turn = 0
+    var cursors: [ConsumerKey: Cursor]
+    var changedCursors: Set<ConsumerKey> = []
+    var active: [ConsumerKey: SubscriptionKey] = [:]
+
+    // Calls
+    var calls: [UInt64: Call] = [:]
+    var callCount: UInt64 = 0
+    var callsByCaller: [Caller: UInt64] = [:]
+    var workers: [String: [Worker]] = [:]
+    var waiting: [String: [UInt64]] = [:]
+
+    init(
+        settings: Settings, log: any LogView, last: UInt64, hash: Data, outboxes: [OutboxKey: UInt64] = [:],
+        recent: RecentIDs = RecentIDs(), cursors: [ConsumerKey: Cursor] = [:], makeID: @escaping @Sendable () -> String
+    ) {
+        self.settings = settings
+        self.log = log
+        self.last = last
+        self.hash = hash
+        self.recent = recent
+        self.cursors = cursors
+        self.makeID = makeID
+        taken = outboxes
+        durableTaken = outboxes
+    }
+
+    /// The effects so far, in order; the shell empties the list.
+    mutating func takeEffects() -> [Effect] {
+        defer { effects.removeAll(keepingCapacity: true) }
+        return effects
+    }
+
+    /// A message from the socket. `user` is libzmq's User-Id of its body frame.
+    mutating func receive(_ message: Data, from peer: Peer, user: String?, now: Int64) {
+        guard let frame = try? Frame(message) else {
+            refuse(peer, nil, 400, "malformed", "not an EB/1 message", now)
+            return
+        }
+        guard let user, let allowed = rights[user] else {
+            if sessions[peer] != nil { end(peer, reason: "key revoked", now: now) }
+            refuse(peer, frame, 403, "forbidden", "this key is not known to the bus", now)
+            return
+        }
+        guard frame.major == 1 else {
+            refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
+            return
+        }
+        guard frame.flags & 0xFF00 == 0 else {
+            refuse(peer, frame, 400, "malformed", "unknown flags \(String(frame.flags, radix: 16)) that may not be ignored", now)
+            return
+        }
+        if frame.known == .hello {
+            hello(frame, peer, user, now)
+            return
+        }
+        guard let session = sessions[peer], session.user == user else {
+            // The normal sign of a restart or a silent reconnect; told once in a while, not once a message.
+            if let told = strangers[peer], now - told < 100 { return }
+            strangers[peer] = now
+            refuse(peer, frame, 401, "no-session", "say HELLO first", now)
+            return
+        }
+        sessions[peer]?.heardAt = now
+        do {
+            try dispatch(frame, peer, session, allowed, now)
+        } catch let error as WireError {
+            refuse(peer, frame, 400, "malformed", error.description, now)
+        } catch let error as DecodingError {
+            refuse(peer, frame, 400, "malformed", Self.explain(error), now)
+        } catch {
+            refuse(peer, frame, 500, "failed", "\(error)", now)
+        }
+    }
+
+    private mutating func dispatch(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
+        switch frame.known {
+        case .ping: send(peer, Frame(.pong, a: frame.a, b: last), now)
+        case .pong: break
+        case .bye: end(peer, reason: "left", now: now)
+        case .publish: try publish(frame, peer, session, allowed, now)
+        case .emit: try emit(frame, peer, session, allowed, now)
+        case .subscribe: try subscribe(frame, peer, session, allowed, now)
+        case .credit: credit(frame, peer, now)
+        case .ack: acknowledge(frame, peer, now)
+        case .ackEach: refuse(peer, frame, 501, "unsupported", "group mode comes with a later version; use mode ordered", now)
+        case .unsubscribe: unsubscribe(frame, peer, now)
+        case .serve: try serve(frame, peer, session, allowed, now)
+        case .request: try request(frame, peer, session, allowed, now)
+        case .part, .reply: answer(frame, peer, now)
+        case .cancel: cancel(frame, peer, now)
+        case .hello, .welcome, .error, .publishAck, .subscribed, .events, .lost, .call:
+            refuse(peer, frame, 400, "malformed", "command \(frame.command) goes from the bus to a client", now)
+        case nil:
+            refuse(peer, frame, 501, "unsupported", "command \(frame.command) is not known here", now)
+        }
+    }
+
+    mutating func send(_ peer: Peer, _ frame: Frame, _ now: Int64) {
+        sessions[peer]?.sentAt = now
+        effects.append(.send(peer, frame.encoded()))
+    }
+
+    mutating func refuse(_ peer: Peer, _ frame: Frame?, _ status: UInt16, _ code: String, _ message: String, _ now: Int64) {
+        let body = (try? Coding.encode(ErrorBody(code: code, message: message))) ?? Data()
+        send(
+            peer,
+            Frame(.error, status: status, handle: frame?.handle ?? 0, a: frame?.a ?? 0, b: UInt64(frame?.command ?? 0), body: body), now)
+    }
+
+    /// What is wrong with a JSON body, without echoing it.
+    private static func explain(_ error: DecodingError) -> String {
+        switch error {
+        case .keyNotFound(let key, _): "'\(key.stringValue)' is missing"
+        case .typeMismatch(_, let context), .valueNotFound(_, let context):
+            "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' has another type"
+        case .dataCorrupted(let context): context.codingPath.isEmpty ? "the body is not JSON" : "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' cannot be read"
+        @unknown default: "the body cannot be read"
+        }
+    }
+}

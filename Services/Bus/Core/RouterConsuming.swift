@@ -1,0 +1,287 @@
+import Contracts
+import Foundation
+import Wire
+
+extension Router {
+    mutating func subscribe(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
+        let body = try JSONDecoder().decode(SubscribeBody.self, from: frame.body)
+        switch body.mode {
+        case nil, "ordered": break
+        case "group": return refuse(peer, frame, 501, "unsupported", "group mode comes with a later version; use mode ordered", now)
+        case let mode?: throw WireError("mode \(Problem.quote(mode)): expected ordered")
+        }
+        guard frame.handle != 0 else { throw WireError("SUB needs a handle other than 0") }
+        guard !body.filters.isEmpty, body.filters.count <= settings.filtersPerSubscription, body.consumer.utf8.count <= 200 else {
+            throw WireError("SUB: 1 to \(settings.filtersPerSubscription) filters and a consumer of at most 200 bytes")
+        }
+        let filters = try body.filters.map { try Filter($0) }
+        if let refused = filters.first(where: { !allowed.maySubscribe($0) }) {
+            return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not subscribe to '\(refused.text)'", now)
+        }
+        guard session.subscriptions.count < settings.subscriptionsPerSession || session.subscriptions.contains(frame.handle) else {
+            return refuse(peer, frame, 429, "too_many", "at most \(settings.subscriptionsPerSession) subscriptions a session", now)
+        }
+        let consumer = body.consumer.isEmpty ? nil : ConsumerKey(owner: session.user, name: body.consumer)
+        let next: UInt64
+        switch try start(body.from ?? .cursor, consumer) {
+        case .at(let seq): next = seq
+        case .lost(let status, let wanted):
+            return send(peer, Frame(.lost, status: status, handle: frame.handle, a: wanted, b: log.first), now)
+        case .damaged(let damage):
+            return refuse(peer, frame, 500, "damaged", damage.description, now)
+        }
+        let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        if subscriptions[key] != nil { drop(key) }
+        var generation: UInt64 = 0
+        if let consumer {
+            if let older = active[consumer] {
+                // One at a time: whoever held it, perhaps a process that slept, cannot move the cursor any more.
+                drop(older)
+                bye(older.peer, handle: older.handle, 410, "another session took over '\(consumer.name)'", retry: nil, now)
+            }
+            var cursor = cursors[consumer] ?? Cursor()
+            cursor.generation += 1
+            cursor.seq = next - 1
+            generation = cursor.generation
+            cursors[consumer] = cursor
+            changedCursors.insert(consumer)
+            active[consumer] = key
+        }
+        subscriptions[key] = Subscription(
+            owner: session.user, consumer: consumer, filters: filters, generation: generation, next: next,
+            creditMessages: Int64(min(max(body.credit_msgs, 0), settings.creditMessages)),
+            creditBytes: Int64(min(max(body.credit_bytes, 0), settings.creditBytes)), now: now)
+        sessions[peer]?.subscriptions.insert(frame.handle)
+        turns.append(key)
+        let answer = SubscribedBody(stream: settings.stream, first: log.first, last: last, pending: last + 1 - next)
+        send(peer, Frame(.subscribed, handle: frame.handle, a: next - 1, b: generation, body: try Coding.encode(answer)), now)
+    }
+
+    private enum Start { case at(UInt64), lost(status: UInt16, wanted: UInt64), damaged(DamagedRange) }
+
+    private func start(_ from: Position, _ consumer: ConsumerKey?) throws -> Start {
+        switch from {
+        case .first: return .at(log.first)
+        case .new: return .at(last + 1)
+        case .cursor:
+            guard let consumer, let cursor = cursors[consumer] else { return .at(log.first) }
+            if cursor.seq > last { return .lost(status: 409, wanted: cursor.seq + 1) }
+            return cursor.seq + 1 < log.first ? .lost(status: 410, wanted: cursor.seq + 1) : .at(cursor.seq + 1)
+        case .seq(let seq, let stream):
+            if let stream, stream != settings.stream { return .lost(status: 409, wanted: seq) }
+            if seq > last + 1 { return .lost(status: 409, wanted: seq) }
+            if seq <= 1 { return .at(log.first) }
+            return seq < log.first ? .lost(status: 410, wanted: seq) : .at(seq)
+        case .time(let text):
+            guard let time = Timestamp(text), time.milliseconds >= 0 else { throw WireError("'time' is not RFC 3339") }
+            do {
+                return .at(try log.firstSeq(since: UInt64(time.milliseconds) * 1_000_000))
+            } catch let damage as DamagedRange {
+                return .damaged(damage)
+            }
+        }
+    }
+
+    mutating func credit(_ frame: Frame, _ peer: Peer, _ now: Int64) {
+        // Unknown: it ended a moment ago, and its client has not heard yet.
+        let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        guard var subscription = subscriptions[key] else { return }
+        let messages = Int64(clamping: min(frame.a, UInt64(settings.creditMessages)))
+        let bytes = Int64(clamping: min(frame.b, UInt64(settings.creditBytes)))
+        subscription.creditMessages = min(subscription.creditMessages + messages, Int64(settings.creditMessages))
+        subscription.creditBytes = min(subscription.creditBytes + bytes, Int64(settings.creditBytes))
+        subscriptions[key] = subscription
+    }
+
+    mutating func acknowledge(_ frame: Frame, _ peer: Peer, _ now: Int64) {
+        guard let subscription = subscriptions[SubscriptionKey(peer: peer, handle: frame.handle)], let consumer = subscription.consumer else { return }
+        guard frame.b == subscription.generation else {
+            return bye(peer, handle: frame.handle, 410, "generation \(frame.b) is over", retry: nil, now)
+        }
+        guard frame.a < subscription.unreported else {
+            return refuse(peer, frame, 409, "conflict", "ACK of \(frame.a), but only \(subscription.unreported - 1) was sent", now)
+        }
+        // Cumulative: an older number says nothing new.
+        guard var cursor = cursors[consumer], frame.a > cursor.seq else { return }
+        cursor.seq = frame.a
+        cursors[consumer] = cursor
+        changedCursors.insert(consumer)
+    }
+
+    mutating func unsubscribe(_ frame: Frame, _ peer: Peer, _ now: Int64) {
+        let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        if subscriptions[key] != nil { drop(key) }
+        if sessions[peer]?.served[frame.handle] != nil { stopServing(peer, frame.handle, now) }
+    }
+
+    mutating func drop(_ key: SubscriptionKey) {
+        guard let subscription = subscriptions.removeValue(forKey: key) else { return }
+        sessions[key.peer]?.subscriptions.remove(key.handle)
+        if let consumer = subscription.consumer, active[consumer] == key { active.removeValue(forKey: consumer) }
+        if let at = turns.firstIndex(of: key) {
+            turns.remove(at: at)
+            if turn > at { turn -= 1 }
+        }
+    }
+
+    // MARK: Delivery
+
+    /// Feeds subscriptions in turn, one message each, so that a replay from the beginning cannot starve the others. True when
+    /// more could be sent at once.
+    mutating func deliver(messages: Int, now: Int64) -> Bool {
+        var sent = 0
+        var idle = 0
+        while idle < turns.count {
+            if sent >= messages { return true }
+            if turn >= turns.count { turn = 0 }
+            let key = turns[turn]
+            turn += 1
+            if feed(key, now) {
+                sent += 1
+                idle = 0
+            } else {
+                idle += 1
+            }
+        }
+        return false
+    }
+
+    /// One message, or one stretch of the log that holds nothing for it; false when there is nothing to do.
+    private mutating func feed(_ key: SubscriptionKey, _ now: Int64) -> Bool {
+        guard var subscription = subscriptions[key], subscription.next <= last, subscription.hasCredit else { return false }
+        let records: ArraySlice<StoredRecord>
+        if let live = tail.slice(from: subscription.next) {
+            records = live
+        } else {
+            do {
+                records = try log.read(from: subscription.next, bytes: Limits.packedBytes)[...]
+            } catch {
+                return halt(key, subscription, error, now)
+            }
+        }
+        var body = Data()
+        var count: Int64 = 0
+        var examined = 0
+        for record in records {
+            if subscription.matches(record.topic) {
+                guard count < Limits.packedEvents, count < subscription.creditMessages,
+                    count == 0 || (body.count + record.bytes.count <= Limits.packedBytes && body.count + record.bytes.count <= subscription.creditBytes)
+                else { break }
+                body.append(record.bytes)
+                count += 1
+            }
+            subscription.next = record.seq + 1
+            examined += 1
+            if examined >= 4096 { break }
+        }
+        guard examined > 0 else { return false }
+        if count > 0 {
+            subscription.creditMessages -= count
+            subscription.creditBytes -= Int64(body.count)
+            send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1, body: body), now)
+            subscription.unreported = subscription.next
+            subscription.reportedAt = now
+        }
+        subscriptions[key] = subscription
+        return true
+    }
+
+    /// The consumer has come to something that cannot be read: it is told which numbers, and decides itself where to go on.
+    private mutating func halt(_ key: SubscriptionKey, _ subscription: Subscription, _ error: any Error, _ now: Int64) -> Bool {
+        effects.append(.note(.warning, "\(subscription.owner): \(error)"))
+        if subscription.next > subscription.unreported {
+            send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1), now)
+        }
+        let lost = error as? DamagedRange
+        let body = ErrorBody(code: "damaged", message: lost?.description ?? "the log cannot be read at \(subscription.next)")
+        send(
+            key.peer,
+            Frame(
+                .error, status: 500, handle: key.handle, a: lost?.first ?? subscription.next, b: UInt64(Command.subscribe.rawValue),
+                body: (try? Coding.encode(body)) ?? Data()), now)
+        drop(key)
+        return true
+    }
+
+    /// Ranges without a match are named when they are long, or after a moment.
+    mutating func reportRanges(_ now: Int64) {
+        for (key, subscription) in subscriptions where subscription.next > subscription.unreported {
+            guard now - subscription.reportedAt >= 200 || subscription.next - subscription.unreported >= 4096 else { continue }
+            send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1), now)
+            subscriptions[key]?.unreported = subscription.next
+            subscriptions[key]?.reportedAt = now
+        }
+    }
+
+    /// EMIT: to whoever listens at this moment and has credit; kept nowhere.
+    mutating func emit(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
+        let publications = try Publication.decode(frame.body, count: frame.b)
+        for publication in publications {
+            guard (try? EventType(publication.topic)) != nil, publication.payload.count <= Limits.payload else {
+                return refuse(peer, frame, 422, "invalid", "EMIT: a topic or a payload breaks its limits", now)
+            }
+            guard allowed.mayPublish(publication.topic) else {
+                return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not publish '\(publication.topic)'", now)
+            }
+        }
+        for (key, subscription) in subscriptions where subscription.consumer == nil {
+            emit(publications, from: session.user, to: key, subscription, now)
+        }
+    }
+
+    private mutating func emit(
+        _ publications: [Publication], from user: String, to key: SubscriptionKey, _ subscription: Subscription, _ now: Int64
+    ) {
+        var subscription = subscription
+        var body = Data()
+        for publication in publications where subscription.matches(publication.topic) {
+            guard subscription.hasCredit, body.count < Limits.packedBytes else {
+                subscription.dropped += 1
+                continue
+            }
+            let before = body.count
+            Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload).encode(into: &body)
+            subscription.creditMessages -= 1
+            subscription.creditBytes -= Int64(body.count - before)
+        }
+        subscriptions[key] = subscription
+        if !body.isEmpty { send(key.peer, Frame(.events, handle: key.handle, a: 0, b: 0, body: body), now) }
+    }
+
+    // MARK: For people
+
+    /// What changed since the last call, for the bookkeeping database.
+    mutating func takeCursors() -> [ConsumerKey: Cursor] {
+        defer { changedCursors.removeAll(keepingCapacity: true) }
+        return changedCursors.reduce(into: [:]) { $0[$1] = cursors[$1] }
+    }
+
+    func consumers() -> [ConsumerStatus] {
+        let durable = cursors.map { key, cursor in
+            ConsumerStatus(
+                owner: key.owner, consumer: key.name, cursor: cursor.seq, lag: last - min(last, cursor.seq), connected: active[key] != nil,
+                generation: cursor.generation, filters: active[key].flatMap { subscriptions[$0]?.filters.map(\.text) } ?? [], dropped: 0)
+        }
+        let live = subscriptions.values.filter { $0.consumer == nil }.map { subscription in
+            ConsumerStatus(
+                owner: subscription.owner, consumer: "", cursor: subscription.unreported - 1, lag: last - min(last, subscription.unreported - 1),
+                connected: true, generation: 0, filters: subscription.filters.map(\.text), dropped: subscription.dropped)
+        }
+        return (durable + live).sorted { ($0.owner, $0.consumer, $0.cursor) < ($1.owner, $1.consumer, $1.cursor) }
+    }
+}
+
+/// A row of `GET /v1/consumers`.
+struct ConsumerStatus: Codable, Hashable, Sendable {
+    var owner: String
+    /// Empty: ephemeral.
+    var consumer: String
+    var cursor: UInt64
+    /// Events behind the head, foreign ones included.
+    var lag: UInt64
+    var connected: Bool
+    var generation: UInt64
+    var filters: [String]
+    /// Live events dropped for want of credit.
+    var dropped: UInt64
+}

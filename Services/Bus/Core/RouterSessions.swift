@@ -1,0 +1,108 @@
+import Contracts
+import Foundation
+import Wire
+
+extension Router {
+    mutating func hello(_ frame: Frame, _ peer: Peer, _ user: String, _ now: Int64) {
+        let hello: Hello
+        do {
+            hello = try JSONDecoder().decode(Hello.self, from: frame.body)
+        } catch {
+            refuse(peer, frame, 400, "malformed", "HELLO: the body needs at least 'client'", now)
+            return
+        }
+        guard hello.min <= 1, hello.max >= 1 else {
+            refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
+            return
+        }
+        if let outbox = hello.outbox, outbox.isEmpty || outbox.utf8.count > 64 {
+            refuse(peer, frame, 400, "malformed", "'outbox' is a UUID", now)
+            return
+        }
+        if sessions[peer] != nil { end(peer, reason: "said HELLO again", now: now) }
+        strangers.removeValue(forKey: peer)
+        sessionCount += 1
+        let outbox = hello.outbox.map { OutboxKey(producer: user, outbox: $0) }
+        let session = Session(
+            user: user, id: "\(settings.epoch)-\(sessionCount)", heartbeat: Int64(min(max(hello.heartbeat_ms, 100), 60_000)), heardAt: now,
+            sentAt: now, outbox: outbox)
+        sessions[peer] = session
+        let welcome = Welcome(
+            session: session.id, stream: settings.stream, first: log.first, last: last, window_msgs: settings.windowMessages,
+            window_bytes: settings.windowBytes, max_credit_msgs: settings.creditMessages, max_credit_bytes: settings.creditBytes,
+            heartbeat_ms: Int(settings.heartbeat), you: user, outbox_last: outbox.map { durableTaken[$0] ?? 0 }, hash: Self.hex(hash))
+        send(peer, Frame(.welcome, a: settings.epoch, b: last, body: (try? Coding.encode(welcome)) ?? Data()), now)
+        leaving.removeValue(forKey: user)
+        effects.append(.note(.info, "\(user): session \(session.id) of \(Problem.quote(hello.client)) begins"))
+        if joined.insert(user).inserted {
+            announce(ComponentJoined(component: user, version: String(hello.version.prefix(64))))
+        }
+    }
+
+    /// Ends a session and everything that hung on it.
+    mutating func end(_ peer: Peer, reason: String, now: Int64) {
+        guard let session = sessions.removeValue(forKey: peer) else { return }
+        for handle in session.subscriptions { drop(SubscriptionKey(peer: peer, handle: handle)) }
+        endCalls(of: peer, session, now)
+        effects.append(.note(.info, "\(session.user): session \(session.id) ended: \(reason)"))
+        if !sessions.values.contains(where: { $0.user == session.user }) { leaving[session.user] = (now, reason) }
+    }
+
+    /// The socket has no way to that peer, or its queue is full although credit keeps it nearly empty.
+    mutating func unreachable(_ peer: Peer, now: Int64) { end(peer, reason: "connection lost", now: now) }
+
+    /// Rights as they stand in the key file now. Sessions of names that are gone end.
+    mutating func setRights(_ new: [String: Rights], now: Int64) {
+        rights = new
+        for (peer, session) in sessions where new[session.user] == nil {
+            bye(peer, 403, "key revoked", retry: nil, now)
+            end(peer, reason: "key revoked", now: now)
+        }
+    }
+
+    /// The bus was not scheduled for a while: that is not the clients' fault.
+    mutating func forgive(_ milliseconds: Int64) {
+        for peer in sessions.keys { sessions[peer]?.heardAt += milliseconds }
+    }
+
+    /// What time alone brings: heartbeats, deadlines, news of who left.
+    mutating func tick(_ now: Int64) {
+        for (peer, session) in sessions {
+            if now - session.heardAt > 3 * session.heartbeat {
+                end(peer, reason: "no sign of life for \(3 * session.heartbeat) ms", now: now)
+            } else if now - session.sentAt >= settings.heartbeat {
+                send(peer, Frame(.ping, a: UInt64(clamping: now), b: last), now)
+            }
+        }
+        expireCalls(now)
+        reportRanges(now)
+        for (user, left) in leaving where now - left.at >= settings.leftAfter {
+            leaving.removeValue(forKey: user)
+            joined.remove(user)
+            announce(ComponentLeft(component: user, reason: left.reason))
+        }
+        if strangers.count > 10_000 { strangers.removeAll() }
+        strangers = strangers.filter { now - $0.value < 10_000 }
+    }
+
+    /// Tells everybody that the bus is about to restart.
+    mutating func sayGoodbye(_ now: Int64) {
+        for peer in sessions.keys { bye(peer, 503, "the bus restarts", retry: 200, now) }
+    }
+
+    mutating func bye(_ peer: Peer, handle: UInt32 = 0, _ status: UInt16, _ reason: String, retry: Int?, _ now: Int64) {
+        let body = (try? Coding.encode(ByeBody(reason: reason, retry_ms: retry))) ?? Data()
+        send(peer, Frame(.bye, status: status, handle: handle, body: body), now)
+    }
+
+    /// An event of the bus's own.
+    mutating func announce(_ event: some Event) {
+        let type = type(of: event).type
+        guard let id = try? EventID(makeID()), let data = try? event.json() else { return }
+        let envelope = Envelope(id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: nil, data: data, actor: "bus")
+        guard let payload = try? Coding.encode(envelope) else { return }
+        filling.add(BatchEvent(topic: type.text, producer: "bus", id: id.text, payload: payload))
+    }
+
+    static func hex(_ data: Data) -> String { data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
+}

@@ -1,0 +1,188 @@
+import Contracts
+import Foundation
+import HTTPKit
+import HTTPTypes
+import Hummingbird
+import Kit
+import NIOCore
+import ServiceLifecycle
+import Wire
+
+/// `/v1/events`: publish, read from a number, follow.
+struct EventRoutes: Sendable {
+    let broker: Broker
+    let host: HostName
+
+    func add(to routes: Routes) {
+        routes.post("/v1/events", .role(.operator)) { request, context in try await publish(request, context) }
+        routes.get("/v1/events", .role(.viewer)) { request, context in try read(request, context) }
+        routes.get("/v1/events/stream", .role(.viewer)) { request, context in try follow(request, context) }
+    }
+
+    // MARK: Publish
+
+    /// One event or an array; the answer comes when they are on the device.
+    private func publish(_ request: Request, _ context: SlipwayContext) async throws -> Response {
+        let body = try await request.json(JSON.self, context, limit: 4 << 20)
+        let isList: Bool
+        let items: [JSON]
+        if case .array(let list) = body { (items, isList) = (list, true) } else { (items, isList) = ([body], false) }
+        guard !items.isEmpty, items.count <= 1000 else { throw Problem(.invalid, "expected 1 to 1000 events, found \(items.count)") }
+        guard let principal = context.principal else { throw Problem.tokenNeeded }
+        guard principal.app == nil else {
+            throw Problem(.forbidden, "'\(principal.name)' reaches one app only; publishing reaches all", hint: "use a token without --app")
+        }
+        let drafts = try items.enumerated().map { index, item in
+            do {
+                return try EventDraft(item, by: principal, host: host, now: .now())
+            } catch let problem as Problem where isList {
+                throw Problem(problem.code, "event \(index + 1): \(problem.message)", hint: problem.hint)
+            }
+        }
+        let decisions = try await broker.publish(drafts.map(\.publication), producer: "http/\(principal.name)")
+        var answers: [Published] = []
+        for (draft, decision) in zip(drafts, decisions) {
+            switch decision.status {
+            case 200: answers.append(Published(id: draft.publication.id, seq: decision.seq, duplicate: nil))
+            case 208: answers.append(Published(id: draft.publication.id, seq: decision.seq, duplicate: true))
+            case 507: throw Problem(.storageFull, "the bus's disk is full; '\(draft.publication.id)' was not stored", hint: "free some space, then send it again")
+            case 413: throw Problem(.tooLarge, "the event is larger than \(Limits.payload) bytes", hint: "store the content in the registry and send its digest")
+            default: throw Problem(.invalid, "the bus refuses the event (\(decision.status))")
+            }
+        }
+        return isList ? try .json(answers, status: .accepted) : try .json(answers[0], status: .accepted)
+    }
+
+    private struct Published: Encodable {
+        var id: String
+        var seq: UInt64
+        var duplicate: Bool?
+    }
+
+    // MARK: Read
+
+    private func read(_ request: Request, _ context: SlipwayContext) throws -> Response {
+        let selection = try Selection(request, context.principal)
+        let limit = try request.integer("limit", in: 1...1000, default: 100)
+        var next = try position(request.query("since"), name: "since") ?? broker.log.first
+        let last = broker.log.last
+        var found: [Data] = []
+        var examined = 0
+        // Bounded work for a rare type: what is not reached is asked for with a later `since`, which the header names.
+        while next <= last, found.count < limit, examined < 200_000 {
+            for record in try records(from: next) {
+                next = record.seq + 1
+                examined += 1
+                if let json = selection.json(record) { found.append(json) }
+                if found.count >= limit { break }
+            }
+        }
+        var body = Data("[".utf8)
+        for (index, json) in found.enumerated() {
+            if index > 0 { body.append(UInt8(ascii: ",")) }
+            body.append(json)
+        }
+        body.append(UInt8(ascii: "]"))
+        var headers: HTTPFields = [:]
+        if let name = HTTPField.Name("Slipway-Next") { headers[name] = String(next) }
+        if let name = HTTPField.Name("Slipway-Head") { headers[name] = String(last) }
+        return .data(body, type: "application/json", headers: headers)
+    }
+
+    private func records(from seq: UInt64) throws -> [StoredRecord] {
+        do {
+            return try broker.log.read(from: seq, bytes: 256 << 10)
+        } catch let damage as DamagedRange {
+            throw Problem(.failed, "\(damage)", hint: "go on with since=\(damage.last + 1); 'slipway doctor' says more")
+        }
+    }
+
+    /// A number in the log: at most one past the head. Nil when nothing was asked.
+    private func position(_ text: String?, name: String) throws -> UInt64? {
+        guard let text else { return nil }
+        let head = broker.log.last
+        guard let seq = UInt64(text), seq <= head + 1 else {
+            throw Problem(.malformed, "\(name) \(Problem.quote(text)): head is \(head)", hint: "use a number from 1 to \(head + 1)")
+        }
+        return max(seq, broker.log.first)
+    }
+
+    // MARK: Follow
+
+    /// Server-sent events with the number as id, from `since` on, or after `Last-Event-ID`, or new ones only.
+    private func follow(_ request: Request, _ context: SlipwayContext) throws -> Response {
+        let selection = try Selection(request, context.principal)
+        let head = broker.log.last
+        var start = try position(request.query("since"), name: "since") ?? head + 1
+        if let name = HTTPField.Name("Last-Event-ID"), let text = request.headers[name] {
+            guard let seen = UInt64(text), seen <= head else {
+                throw Problem(.malformed, "Last-Event-ID \(Problem.quote(text)): head is \(head)", hint: "connect without it to see new events")
+            }
+            start = max(seen + 1, broker.log.first)
+        }
+        var headers: HTTPFields = [:]
+        headers[.contentType] = "text/event-stream; charset=utf-8"
+        headers[.cacheControl] = "no-store"
+        let first = start
+        return Response(
+            status: .ok, headers: headers,
+            body: ResponseBody { writer in
+                try await writer.write(ByteBuffer(string: ": open\n\n"))
+                var next = first
+                // Read from the log as fast as the client takes it, and no faster: a slow one costs no memory and misses nothing.
+                for await head in broker.follow().cancelOnGracefulShutdown() {
+                    var silent = true
+                    while next <= head {
+                        guard let records = try? broker.log.read(from: next, bytes: 64 << 10), let last = records.last else {
+                            // Damage: the reconnecting client is told with a problem, which a stream cannot carry.
+                            return try await writer.finish(nil)
+                        }
+                        next = last.seq + 1
+                        let text = records.reduce(into: "") { text, record in
+                            guard let json = selection.json(record) else { return }
+                            text += "id: \(record.seq)\ndata: \(String(decoding: json, as: UTF8.self))\n\n"
+                        }
+                        guard !text.isEmpty else { continue }
+                        silent = false
+                        try await writer.write(ByteBuffer(string: text))
+                    }
+                    // The broker calls every few seconds, so a client that is gone is noticed.
+                    if silent { try await writer.write(ByteBuffer(string: ":\n\n")) }
+                }
+                try await writer.finish(nil)
+            })
+    }
+}
+
+/// Which events a reader asked for, and may see.
+struct Selection: Sendable {
+    var type: String?
+    var subject: String?
+    /// The reader's token reaches this app only.
+    var app: AppName?
+
+    init(_ request: Request, _ principal: Principal?) throws {
+        type = request.query("type").flatMap { $0.isEmpty ? nil : $0 }
+        subject = request.query("subject")
+        app = principal?.app
+    }
+
+    /// The event with its number and producer, when it is asked for.
+    func json(_ stored: StoredRecord) -> Data? {
+        if let type, !matchesType(stored.topic, type) { return nil }
+        var reader = Reader(stored.bytes)
+        guard let record = try? Record(from: &reader), case .object(var members)? = try? Coding.decode(JSON.self, from: record.payload) else { return nil }
+        let about = members["subject"]?.string
+        if let subject, about != subject, about?.hasPrefix(subject + "/") != true { return nil }
+        if let app, about != app.text, about?.hasPrefix(app.text + "/") != true { return nil }
+        // From the record, so that nobody can forge them.
+        members["sequence"] = .string(Envelope.digits(record.seq))
+        members["producer"] = .string(record.producer)
+        return try? Coding.encode(JSON.object(members))
+    }
+
+    /// `deploy` and `deploy.` are the family, `deploy.started` the one type.
+    private func matchesType(_ topic: String, _ prefix: String) -> Bool {
+        prefix.hasSuffix(".") ? topic.hasPrefix(prefix) : topic == prefix || topic.hasPrefix(prefix + ".")
+    }
+}

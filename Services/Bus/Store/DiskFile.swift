@@ -1,0 +1,95 @@
+import Foundation
+
+/// A read, write or flush that the kernel refused.
+struct DiskError: Error, Sendable, CustomStringConvertible {
+    var action: String
+    var code: Int32
+    var isFull: Bool { code == ENOSPC || code == EDQUOT }
+    var description: String { "cannot \(action): \(String(cString: strerror(code)))" }
+
+    /// To be made right after the call, before anything else can change errno.
+    init(_ action: String, _ code: Int32 = errno) {
+        self.action = action
+        self.code = code
+    }
+}
+
+/// A file opened for positioned reads and writes. Immutable, so any thread may hold it; closed when the last one lets go.
+final class DiskFile: Sendable {
+    let descriptor: Int32
+    let path: String
+
+    init(_ path: String, create: Bool = false) throws {
+        descriptor = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0o600)
+        guard descriptor >= 0 else { throw DiskError("open \(path)") }
+        self.path = path
+    }
+
+    deinit { close(descriptor) }
+
+    func size() throws -> Int {
+        var info = stat()
+        guard fstat(descriptor, &info) == 0 else { throw DiskError("look at \(path)") }
+        return Int(info.st_size)
+    }
+
+    func write(_ data: Data, at offset: Int) throws {
+        try data.withUnsafeBytes { buffer in
+            var done = 0
+            while done < buffer.count {
+                guard let start = buffer.baseAddress else { return }
+                let count = pwrite(descriptor, start + done, buffer.count - done, off_t(offset + done))
+                if count < 0 {
+                    let code = errno
+                    if code == EINTR { continue }
+                    throw DiskError("write \(path)", code)
+                }
+                done += count
+            }
+        }
+    }
+
+    /// At most `count` bytes; fewer only at the end of the file.
+    func read(at offset: Int, count: Int) throws -> Data {
+        var data = Data(count: max(0, count))
+        let done = try data.withUnsafeMutableBytes { buffer -> Int in
+            var done = 0
+            while done < buffer.count {
+                guard let start = buffer.baseAddress else { break }
+                let got = pread(descriptor, start + done, buffer.count - done, off_t(offset + done))
+                if got < 0 {
+                    let code = errno
+                    if code == EINTR { continue }
+                    throw DiskError("read \(path)", code)
+                }
+                if got == 0 { break }
+                done += got
+            }
+            return done
+        }
+        return done == data.count ? data : Data(data.prefix(done))
+    }
+
+    func sync() throws {
+        // Never retried: after a failure the kernel may have dropped the pages and marked them clean.
+        guard fdatasync(descriptor) == 0 else { throw DiskError("flush \(path)") }
+    }
+
+    /// Overwrites with zeros, so that the blocks are allocated and written before they are needed.
+    func zero(from start: Int, to end: Int) throws {
+        let block = Data(count: 1 << 20)
+        var at = start
+        while at < end {
+            try write(block.prefix(min(block.count, end - at)), at: at)
+            at += block.count
+        }
+    }
+
+    /// Makes a creation or a rename in the directory durable.
+    static func syncDirectory(_ path: String) throws {
+        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw DiskError("open \(path)") }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw DiskError("flush \(path)") }
+    }
+}

@@ -1,0 +1,222 @@
+import Foundation
+import Wire
+
+/// The log on disk. One thread appends (`Flusher`); any thread reads what is durable.
+///
+/// A write or a flush that fails is fatal to the process: the error is thrown, and whoever catches it must exit and recover
+/// from what is on the device. The one exception is a full disk noticed before anything of the batch was written.
+final class EventLog: LogView {
+    struct Settings: Sendable {
+        var directory: String
+        var segmentBytes = 64 << 20
+        /// Zero-filled while the bus starts, so it is small.
+        var firstSegmentBytes = 4 << 20
+        init(directory: String) { self.directory = directory }
+    }
+
+    struct Shared: Sendable {
+        var segments: [Segment]
+        var last: UInt64
+        var hash: Data
+        var mark: DurableMark
+        var spare: DiskFile?
+        var preparing = false
+    }
+    /// Touched by the appending thread alone; behind a lock because the compiler cannot know that.
+    private struct Appender: Sendable {
+        var hash: Data
+        var time: UInt64
+    }
+
+    let settings: Settings
+    /// 32 hexadecimal digits.
+    let stream: String
+    /// Counts the starts of the bus on this log.
+    let epoch: UInt64
+    private let streamBytes: Data
+    private let shared: Locked<Shared>
+    private let appender: Locked<Appender>
+
+    /// Opens the log, making it when there is none; recovers, and cuts a torn batch. What was found is given back for the
+    /// dedupe tables and for the operator's eyes. Throws `DiskError`, `WireError`.
+    static func open(_ settings: Settings, durable: DurableMark?) throws -> (EventLog, RecoveredLog) {
+        try FileManager.default.createDirectory(
+            atPath: settings.directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        let names = try FileManager.default.contentsOfDirectory(atPath: settings.directory).sorted()
+        let segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
+        var recovered = try LogRecovery.run(segments.map { "\(settings.directory)/\($0)" }, durable: durable)
+        if let cut = recovered.cut, let last = recovered.segments.last {
+            // A zero hole left in a longer file would be taken for the end; a file that was cut short grows back.
+            if cut.to > cut.from { try last.file.zero(from: cut.from, to: cut.to) }
+        }
+        // Whole records of a batch that was not acknowledged may have survived; from here on they are real.
+        try recovered.segments.last?.file.sync()
+        let stream = recovered.stream ?? Data((0..<16).map { _ in UInt8.random(in: .min ... .max) })
+        recovered.stream = stream
+        recovered.epoch += 1
+        let log = EventLog(settings, recovered, stream)
+        try log.prepareSpare(in: settings.directory, names)
+        return (log, recovered)
+    }
+
+    private init(_ settings: Settings, _ recovered: RecoveredLog, _ stream: Data) {
+        self.settings = settings
+        streamBytes = stream
+        self.stream = stream.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        epoch = recovered.epoch
+        let mark = DurableMark(segment: recovered.segments.last?.first ?? 0, offset: recovered.segments.last?.end ?? 0, seq: recovered.last)
+        shared = Locked(Shared(segments: recovered.segments, last: recovered.last, hash: recovered.hash, mark: mark))
+        appender = Locked(Appender(hash: recovered.hash, time: recovered.time))
+    }
+
+    // MARK: Reading
+
+    var first: UInt64 { shared.withLock { $0.segments.first?.first ?? 1 } }
+    var last: UInt64 { shared.withLock(\.last) }
+    var hash: Data { shared.withLock(\.hash) }
+    /// The last flush, for the bookkeeping database.
+    var mark: DurableMark { shared.withLock(\.mark) }
+
+    func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
+        let (segments, last) = shared.withLock { ($0.segments, $0.last) }
+        guard seq <= last, let at = segments.lastIndex(where: { $0.first <= seq }) else { return [] }
+        var result: [StoredRecord] = []
+        var wanted = seq
+        var total = 0
+        for segment in segments[at...] {
+            let done = try LogReading.collect(segment, &wanted, last: last, bytes: bytes, &total, &result)
+            if done || wanted > last { break }
+        }
+        if result.isEmpty { throw DamagedRange(first: wanted, last: wanted, place: "missing in \(segments[at].name)") }
+        return result
+    }
+
+    func firstSeq(since time: UInt64) throws -> UInt64 {
+        let (segments, last) = shared.withLock { ($0.segments, $0.last) }
+        // Times never decrease, so the index narrows it to one entry, and a walk of at most 64 KiB finds the event.
+        var seq = segments.first?.first ?? 1
+        for entry in segments.lazy.flatMap(\.index) {
+            if entry.time >= time { break }
+            seq = entry.seq
+        }
+        while seq <= last {
+            for record in try read(from: seq, bytes: Segment.indexEvery) {
+                let recorded = record.bytes.withUnsafeBytes { RecordHead($0, at: 0)?.time ?? 0 }
+                if recorded >= time { return record.seq }
+                seq = record.seq + 1
+            }
+        }
+        return last + 1
+    }
+
+    // MARK: Appending
+
+    /// Writes the batch and flushes it: when this returns it is on the device. `time` in nanoseconds since 1970.
+    func append(_ batch: Batch, time wall: UInt64) throws -> FlushResult {
+        let (previous, time) = appender.withLock { ($0.hash, max($0.time, wall)) }
+        let encoded = BatchCodec.encode(batch, time: time, previousHash: previous)
+        let segment: Segment
+        do {
+            segment = try room(for: encoded.bytes.count, batch: batch, hash: previous)
+        } catch let error as DiskError where error.isFull {
+            return .full(error.description)
+        }
+        try segment.file.write(encoded.bytes, at: segment.end)
+        try segment.file.sync()
+        appender.withLock { $0 = Appender(hash: encoded.hash, time: time) }
+        shared.withLock { shared in
+            var written = segment
+            var offset = segment.end + encoded.bytes.count
+            written.end = offset
+            offset = segment.end + (encoded.records.first.map { $0.bytes.startIndex } ?? 0)
+            for record in encoded.records {
+                written.note(record.seq, at: offset, time: time)
+                offset += record.bytes.count
+            }
+            if shared.segments.last?.first == written.first { shared.segments.removeLast() }
+            shared.segments.append(written)
+            shared.last = batch.last
+            shared.hash = encoded.hash
+            shared.mark = DurableMark(segment: written.first, offset: written.end, seq: batch.last)
+        }
+        if segment.end * 4 > segment.capacity { wantSpare() }
+        return .durable(encoded.records, hash: encoded.hash)
+    }
+
+    /// The segment that the batch goes into, with its bytes allocated. Throws before anything of the batch is written.
+    private func room(for count: Int, batch: Batch, hash: Data) throws -> Segment {
+        if let current = shared.withLock(\.segments.last), current.end + count <= current.capacity { return current }
+        let header = SegmentHeader(stream: streamBytes, first: batch.first, epoch: epoch, previousHash: hash)
+        let needed = SegmentHeader.length + count
+        var file: DiskFile
+        let isFirst = shared.withLock(\.segments.isEmpty)
+        if let spare = shared.withLock({ shared -> DiskFile? in defer { shared.spare = nil }; return shared.spare }) {
+            file = spare
+        } else {
+            file = try makeZeroed(isFirst ? settings.firstSegmentBytes : min(settings.segmentBytes, max(settings.firstSegmentBytes, needed)), "next.tmp")
+        }
+        var capacity = try file.size()
+        if needed > capacity {
+            try file.zero(from: capacity, to: needed)
+            capacity = needed
+        }
+        try file.write(header.encoded(), at: 0)
+        try file.sync()
+        let path = "\(settings.directory)/\(SegmentHeader.fileName(batch.first))"
+        // Only a file without a readable event can have this name; it is set aside, never overwritten.
+        if FileManager.default.fileExists(atPath: path), rename(path, "\(path).damaged") != 0 { throw DiskError("set \(path) aside") }
+        guard rename(file.path, path) == 0 else { throw DiskError("name \(path)") }
+        try DiskFile.syncDirectory(settings.directory)
+        file = try DiskFile(path)
+        return Segment(file: file, first: batch.first, end: SegmentHeader.length, capacity: capacity)
+    }
+
+    private func makeZeroed(_ bytes: Int, _ name: String) throws -> DiskFile {
+        let path = "\(settings.directory)/\(name)"
+        let file = try DiskFile(path, create: true)
+        do {
+            try file.zero(from: 0, to: bytes)
+            try file.sync()
+        } catch {
+            unlink(path)
+            throw error
+        }
+        return file
+    }
+
+    /// Fills the next segment with zeros on a thread of its own, long before it is needed.
+    private func wantSpare() {
+        let start = shared.withLock { shared -> Bool in
+            guard shared.spare == nil, !shared.preparing else { return false }
+            shared.preparing = true
+            return true
+        }
+        guard start else { return }
+        let thread = Thread { [self] in
+            // Without a spare the next change of segment makes its file itself, and finds out whether there is room.
+            let made = try? makeZeroed(settings.segmentBytes, "spare.tmp")
+            var spare: DiskFile?
+            if let made, rename(made.path, "\(settings.directory)/spare.ready") == 0 {
+                spare = try? DiskFile("\(settings.directory)/spare.ready")
+            }
+            shared.withLock { shared in
+                shared.spare = spare
+                shared.preparing = false
+            }
+        }
+        thread.name = "bus-spare"
+        thread.start()
+    }
+
+    /// Takes a spare that an earlier run left, when it is whole and still blank.
+    private func prepareSpare(in directory: String, _ names: [String]) throws {
+        for name in ["spare.tmp", "next.tmp"] where names.contains(name) { unlink("\(directory)/\(name)") }
+        guard names.contains("spare.ready") else { return }
+        let file = try DiskFile("\(directory)/spare.ready")
+        guard try file.size() == settings.segmentBytes, LogScan.isZero(try file.read(at: 0, count: 4096), from: 0) else {
+            unlink(file.path)
+            return
+        }
+        shared.withLock { $0.spare = file }
+    }
+}

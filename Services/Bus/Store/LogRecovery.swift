@@ -1,0 +1,240 @@
+import Foundation
+import Wire
+
+/// A flush that the bookkeeping database remembers; at most about a second old when the bus died.
+struct DurableMark: Hashable, Sendable {
+    /// First number of the segment.
+    var segment: UInt64
+    var offset: Int
+    var seq: UInt64
+}
+
+/// What a look through the whole log found.
+struct RecoveredLog: Sendable {
+    struct RecentEvent: Sendable {
+        var producer: String
+        var id: String
+        var seq: UInt64
+    }
+    var stream: Data?
+    var segments: [Segment] = []
+    /// Number of the last event.
+    var last: UInt64 = 0
+    var hash = Data(count: 32)
+    var epoch: UInt64 = 0
+    var time: UInt64 = 0
+    var outboxes: [OutboxKey: UInt64] = [:]
+    /// The last events, oldest first; at most `LogRecovery.recentLimit` and half as many again.
+    var recent: [RecentEvent] = []
+    var damage: [DamagedRange] = []
+    /// A torn batch at the tail, to be overwritten with zeros; nothing in it was ever acknowledged.
+    var cut: (from: Int, to: Int)?
+}
+
+/// Reads the log from its first byte to its last and tells three things apart: what is intact, what was damaged after it had
+/// been acknowledged (named, kept, never cut), and a batch that was being written when the bus died (cut).
+///
+/// Batch k+1 is written only after batch k was flushed. So what follows an unreadable record decides: when another batch
+/// begins after it, or the bookkeeping database remembers a later flush, it had been flushed; else it is the torn tail.
+/// Next issue: begin at a checkpoint instead of the first byte.
+struct LogRecovery {
+    static let recentLimit = 100_000
+
+    private(set) var result = RecoveredLog()
+    private let durable: DurableMark?
+    /// Number that the next event must have.
+    private var next: UInt64 = 1
+    /// Nil after damage: the next batch's hash is then taken on trust.
+    private var chain: Data? = Data(count: 32)
+    private var open: OpenBatch?
+
+    private struct OpenBatch {
+        var start: Int
+        var firstNext: UInt64
+        var epoch: UInt64?
+        var recent: [RecoveredLog.RecentEvent] = []
+        var index: [Segment.IndexEntry] = []
+        /// False when a part of it was damaged.
+        var whole = true
+    }
+
+    init(durable: DurableMark?) { self.durable = durable }
+
+    /// Reads the files in the order of their numbers.
+    static func run(_ paths: [String], durable: DurableMark?) throws -> RecoveredLog {
+        var recovery = LogRecovery(durable: durable)
+        for (index, path) in paths.enumerated() { try recovery.read(path, isLast: index == paths.count - 1) }
+        recovery.finish()
+        return recovery.result
+    }
+
+    private mutating func finish() {
+        result.last = next - 1
+        if let durable, durable.seq > result.last {
+            result.damage.append(DamagedRange(first: next, last: durable.seq, place: "missing at the end of the log"))
+            result.last = durable.seq
+        }
+        result.hash = chain ?? result.hash
+        if result.recent.count > Self.recentLimit { result.recent.removeFirst(result.recent.count - Self.recentLimit) }
+    }
+
+    private mutating func read(_ path: String, isLast: Bool) throws {
+        let file = try DiskFile(path)
+        let size = try file.size()
+        let name = path.split(separator: "/").last.map(String.init) ?? path
+        guard let first = UInt64(name.dropLast(4)) else { return }
+        var segment = Segment(file: file, first: first, end: SegmentHeader.length, capacity: size)
+        if first != next {
+            if first > next, !result.segments.isEmpty {
+                result.damage.append(DamagedRange(first: next, last: first - 1, place: "missing before \(name)"))
+                chain = nil
+            } else if result.segments.isEmpty {
+                chain = nil
+            }
+            next = max(next, first)
+        }
+        let data = size > 0 ? try Data(contentsOf: URL(fileURLWithPath: path), options: .alwaysMapped) : Data()
+        do {
+            let header = try SegmentHeader(data.prefix(SegmentHeader.length))
+            if let stream = result.stream, stream != header.stream { throw WireError("belongs to another log") }
+            result.stream = header.stream
+            result.epoch = max(result.epoch, header.epoch)
+            if chain == nil { chain = header.previousHash }
+        } catch {
+            // The records may still be good: the name says where they begin.
+            result.damage.append(DamagedRange(first: first, last: first - 1, place: "\(name): header: \(error)"))
+        }
+        if data.count > SegmentHeader.length { scan(data, &segment, name, isLast: isLast) }
+        result.segments.append(segment)
+    }
+
+    private mutating func scan(_ data: Data, _ segment: inout Segment, _ name: String, isLast: Bool) {
+        var at = SegmentHeader.length
+        while at < data.count {
+            if data.count - at < 8 || LogScan.isZero(data, from: at) { break }
+            if let record = LogScan.record(data, at), accepts(record) {
+                take(record, at, data, &segment, name)
+                at += record.encodedLength
+                continue
+            }
+            // Unreadable. Had it been flushed?
+            let reaches = durable.map { $0.segment == segment.first && at < $0.offset || $0.segment > segment.first } ?? false
+            let later = LogScan.next(data, from: at + 8) { $0.flags & Record.batchStart != 0 && $0.seq >= next - 1 }
+            guard !isLast || reaches || later != nil else {
+                cutTail(data, &segment, from: open?.start ?? at)
+                return
+            }
+            at = passDamage(data, &segment, name, from: at)
+        }
+        segment.end = max(segment.end, min(at, data.count))
+        if let open {
+            if let durable, durable.segment == segment.first, durable.offset > open.start {
+                commitDamaged(&segment)
+            } else if isLast {
+                cutTail(data, &segment, from: open.start)
+            } else {
+                result.damage.append(DamagedRange(first: next, last: next - 1, place: "\(name): the last batch has no mark"))
+                commitDamaged(&segment)
+            }
+        }
+    }
+
+    /// Whether a readable record is the one that may stand here.
+    private func accepts(_ record: Record) -> Bool {
+        let starts = record.flags & Record.batchStart != 0
+        switch Record.Kind(rawValue: record.kind) {
+        case .event: return record.seq == next && (starts || open != nil)
+        case .epochMark: return record.seq == next - 1 && starts
+        case .batchMark: return record.seq == next - 1 && open != nil && !starts
+        case nil: return record.seq == next - 1 && open != nil
+        }
+    }
+
+    private mutating func take(_ record: Record, _ at: Int, _ data: Data, _ segment: inout Segment, _ name: String) {
+        if record.flags & Record.batchStart != 0 {
+            if open != nil {
+                result.damage.append(DamagedRange(first: next, last: next - 1, place: "\(name): a batch before byte \(at) has no mark"))
+                commitDamaged(&segment)
+            }
+            open = OpenBatch(start: at, firstNext: next)
+        }
+        result.time = max(result.time, record.time)
+        switch Record.Kind(rawValue: record.kind) {
+        case .event:
+            open?.recent.append(RecoveredLog.RecentEvent(producer: record.producer, id: record.id, seq: record.seq))
+            open?.index.append(Segment.IndexEntry(seq: record.seq, offset: at, time: record.time))
+            next += 1
+        case .epochMark:
+            var reader = Reader(record.payload)
+            open?.epoch = reader.u64()
+        case .batchMark: close(record, at, data, &segment, name)
+        case nil: break
+        }
+    }
+
+    private mutating func close(_ mark: Record, _ at: Int, _ data: Data, _ segment: inout Segment, _ name: String) {
+        guard let batch = open else { return }
+        guard let (hash, outboxes) = BatchCodec.readMark(mark.payload) else {
+            result.damage.append(DamagedRange(first: next, last: next - 1, place: "\(name): the batch mark at byte \(at) cannot be read"))
+            commitDamaged(&segment)
+            return
+        }
+        if batch.whole, let chain, BatchCodec.chain(chain, data[data.startIndex + batch.start..<data.startIndex + at]) != hash {
+            result.damage.append(
+                DamagedRange(
+                    first: batch.firstNext, last: next - 1, place: "\(name): the batch at byte \(batch.start) does not extend the hash chain"))
+        }
+        chain = hash
+        for (key, number) in outboxes { result.outboxes[key] = max(number, result.outboxes[key] ?? 0) }
+        commit(batch, &segment)
+        segment.end = at + mark.encodedLength
+        open = nil
+    }
+
+    private mutating func commit(_ batch: OpenBatch, _ segment: inout Segment) {
+        for entry in batch.index { segment.note(entry.seq, at: entry.offset, time: entry.time) }
+        result.recent.append(contentsOf: batch.recent)
+        if result.recent.count > Self.recentLimit * 3 / 2 { result.recent.removeFirst(result.recent.count - Self.recentLimit) }
+        if let epoch = batch.epoch { result.epoch = max(result.epoch, epoch) }
+    }
+
+    private mutating func commitDamaged(_ segment: inout Segment) {
+        if let batch = open { commit(batch, &segment) }
+        open = nil
+        chain = nil
+    }
+
+    /// Goes on at the next readable record, and names what lies between.
+    private mutating func passDamage(_ data: Data, _ segment: inout Segment, _ name: String, from at: Int) -> Int {
+        let lost: UInt64
+        let resume: Int
+        // A record holds at least its fixed part, so no more numbers can be gone than that many bytes could have held.
+        let most = next + UInt64(data.count / Record.fixedLength)
+        let isEvent = { (record: Record) in record.kind == Record.Kind.event.rawValue }
+        if let (offset, record) = LogScan.next(data, from: at + 8, where: { $0.seq >= (isEvent($0) ? next : next - 1) && $0.seq <= most }) {
+            resume = offset
+            lost = isEvent(record) ? record.seq : record.seq + 1
+        } else if let durable, durable.segment == segment.first, durable.offset > at {
+            resume = min(durable.offset, data.count)
+            lost = durable.seq + 1
+        } else {
+            // The rest of this segment; the next one's name says what is missing.
+            resume = data.count
+            lost = next
+        }
+        segment.damage.append(Segment.Damage(from: at, to: resume, first: next, last: lost - 1))
+        result.damage.append(DamagedRange(first: next, last: lost - 1, place: "\(name), bytes \(at) to \(resume)"))
+        if open == nil { open = OpenBatch(start: at, firstNext: next) }
+        open?.whole = false
+        chain = nil
+        next = max(next, lost)
+        return resume
+    }
+
+    private mutating func cutTail(_ data: Data, _ segment: inout Segment, from start: Int) {
+        if let batch = open { next = batch.firstNext }
+        open = nil
+        segment.end = start
+        result.cut = (start, LogScan.endOfData(data))
+    }
+}

@@ -1,0 +1,69 @@
+import ArgumentParser
+import Contracts
+import Foundation
+
+/// Follows a story to its end, through restarts of the api: it is replayed from the log, and what was told is not told again.
+struct StoryFollower {
+    let client: Client
+    let app: String
+    let query: [(String, String?)]
+    /// Print the ending as JSON instead of the lines.
+    var json = false
+    /// Seconds until this gives up; nil: as long as it takes.
+    var timeout: Double?
+
+    /// How long the api may be away.
+    static let outage = 60.0
+
+    /// Prints the story. Throws `ExitCode.failure` after saying why when the end is not live.
+    func follow() async throws {
+        let end = try await ending()
+        if json { Terminal.out(try Coding.text(end)) }
+        guard end["outcome"]?.string == "live" else {
+            let reason = end["reason"]?.string ?? "it did not become live"
+            if !json { Failure.say(Problem(.failed, "\(app): \(reason)")) }
+            throw ExitCode(1)
+        }
+    }
+
+    private func ending() async throws -> JSON {
+        guard let timeout else { return try await read() }
+        return try await withThrowingTaskGroup(of: JSON.self) { group in
+            group.addTask { try await read() }
+            group.addTask {
+                try await Task.sleep(for: .seconds(timeout))
+                throw Problem(.timeout, "\(app): not at its end after \(Int(timeout)) s", hint: "slipway wait \(app)")
+            }
+            defer { group.cancelAll() }
+            guard let first = try await group.next() else { throw Problem(.failed, "nothing was told") }
+            return first
+        }
+    }
+
+    private func read() async throws -> JSON {
+        let clock = ContinuousClock()
+        var last: String?
+        var lostAt: ContinuousClock.Instant?
+        while true {
+            do {
+                var end: JSON?
+                _ = try await client.events("/v1/apps/\(Client.escaped(app))/story", query, lastEventID: last).each { message in
+                    lostAt = nil
+                    if let id = message.id { last = id }
+                    switch message.event {
+                    case "line": if !json { Terminal.out(Terminal.inert(message.data)) }
+                    case "end": end = try Coding.decode(JSON.self, from: Data(message.data.utf8))
+                    default: break
+                    }
+                    return end == nil
+                }
+                if let end { return end }
+            } catch let problem as Problem where problem.code == .unavailable && last != nil {
+                let since = lostAt ?? clock.now
+                lostAt = since
+                guard clock.now - since < .seconds(Self.outage) else { throw problem }
+            }
+            try await Task.sleep(for: .milliseconds(300))
+        }
+    }
+}

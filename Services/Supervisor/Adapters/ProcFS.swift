@@ -1,0 +1,65 @@
+import Foundation
+
+/// What /proc says about processes.
+enum ProcFS {
+    struct Stat: Sendable {
+        var state: Character
+        var parent: Int32
+        var session: Int32
+        /// Start time in clock ticks since boot.
+        var ticks: UInt64
+    }
+
+    /// Nil when there is no such process.
+    static func stat(_ pid: Int32) -> Stat? {
+        guard let text = read("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+        // After the command's name, which may hold anything: state ppid pgrp session … starttime is field 22 of all.
+        let fields = text[text.index(after: end)...].split(separator: " ")
+        guard fields.count > 19, let state = fields[0].first, let parent = Int32(fields[1]), let session = Int32(fields[3]),
+            let ticks = UInt64(fields[19])
+        else { return nil }
+        return Stat(state: state, parent: parent, session: session, ticks: ticks)
+    }
+
+    /// All processes of a session, zombies left out.
+    static func session(_ id: Int32) -> [Int32] {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return names.compactMap { Int32($0) }.filter { pid in
+            guard let stat = stat(pid) else { return false }
+            return stat.session == id && stat.state != "Z"
+        }
+    }
+
+    /// Names this boot of the machine: pids and start times mean nothing beyond it.
+    static let boot: String = (read("/proc/sys/kernel/random/boot_id") ?? "").trimmingCharacters(in: .whitespacesAndNewlines)
+
+    /// Bytes of memory of the machine.
+    static var memory: Int64 {
+        let line = read("/proc/meminfo")?.split(separator: "\n").first { $0.hasPrefix("MemTotal:") }
+        let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap { Int64($0) } ?? 0
+        return kibibytes * 1024
+    }
+
+    /// The user ids that have a name on this machine.
+    static var namedUsers: Set<UInt32> {
+        Set((read("/etc/passwd") ?? "").split(separator: "\n").compactMap { line in
+            let fields = line.split(separator: ":", omittingEmptySubsequences: false)
+            return fields.count > 2 ? UInt32(fields[2]) : nil
+        })
+    }
+
+    static func read(_ path: String) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes: [UInt8] = []
+        var piece = [UInt8](repeating: 0, count: 16384)
+        while true {
+            let count = Glibc.read(descriptor, &piece, piece.count)
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { break }
+            bytes += piece[0..<count]
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+}

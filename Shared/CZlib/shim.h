@@ -1,0 +1,2 @@
+// zlib of the system (zlib1g-dev): git sends requests gzipped.
+#include <zlib.h>

@@ -1,0 +1,76 @@
+import Contracts
+import Foundation
+import Testing
+
+@testable import Kit
+
+@Suite("Settings") struct ConfigTests {
+    static func load(_ yaml: String?, options: ComponentOptions? = nil, environment: [String: String] = [:]) throws -> SuiteConfig {
+        let home = NSTemporaryDirectory() + "slipway-config-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        if let yaml { try yaml.write(toFile: home + "/suite.yml", atomically: true, encoding: .utf8) }
+        return try SuiteConfig.load(ComponentOptions(home: home, portBase: options?.portBase, logLevel: options?.logLevel), environment: environment)
+    }
+
+    @Test("flag beats environment beats file beats default") func precedence() throws {
+        #expect(try Self.load(nil).portBase == 7700)
+        #expect(try Self.load("port_base: 8000\n").portBase == 8000)
+        #expect(try Self.load("port_base: 8000\n", environment: ["SLIPWAY_PORT_BASE": "8100"]).portBase == 8100)
+        let flags = ComponentOptions(home: nil, portBase: 8200)
+        #expect(try Self.load("port_base: 8000\n", options: flags, environment: ["SLIPWAY_PORT_BASE": "8100"]).portBase == 8200)
+        let config = try Self.load("ports:\n  dns: 5353\n")
+        #expect(config.dnsPort == 5353 && config.port(.git) == 7704 && config.busPort == 7710 && config.ingressPort == 7780)
+    }
+
+    @Test("a mistake is named with file, line and mend", arguments: [
+        ("port_bas: 1\n", "suite.yml:1: unknown key 'port_bas'", "did you mean 'port_base'?"),
+        ("listen: 127.0.0.1\nport_base: soon\n", "suite.yml:2: 'port_base' must be a whole number", nil),
+        ("ports:\n  dsn: 5\n", "suite.yml:2: unknown key 'dsn' under 'ports'", "did you mean 'dns'?"),
+        ("ports: {dns: 70000}\n", "port 70000", nil), ("- a\n", "expected 'key: value' lines", nil), ("listen: 0.0.0.0\n", "without TLS", "insecure"),
+        ("trust: everybody\n", "trust 'everybody'", "single-user"), ("a: [\n", "is not YAML", nil), ("port_base: 99999\n", "port base 99999", nil),
+        ("log_level: loud\n", "log level 'loud'", "one of"),
+    ] as [(String, String, String?)])
+    func mistakes(_ yaml: String, _ message: String, _ hint: String?) {
+        #expect { try Self.load(yaml) } throws: { error in
+            guard let problem = error as? Problem else { return false }
+            return problem.code == .configuration && problem.message.contains(message) && (hint == nil || problem.hint?.contains(hint ?? "") == true)
+        }
+    }
+
+    @Test("the nearest known word is one slip away") func nearest() {
+        #expect(Nearest.to("servcies", among: ["services", "routes"]) == "services")
+        #expect(Nearest.to("xyz", among: ["services", "routes"]) == nil)
+    }
+
+    @Test("tokens check themselves") func tokens() {
+        let token = Token.make()
+        #expect(Token.isWellFormed(token) && token != Token.make())
+        #expect(!Token.isWellFormed(String(token.dropLast()) + (token.last == "a" ? "b" : "a")))
+        #expect(!Token.isWellFormed("slp_x") && !Token.isWellFormed(""))
+        #expect(Token.hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    }
+
+    @Test("keys that others can read are refused, and made ones are private") func keys() throws {
+        let home = NSTemporaryDirectory() + "slipway-keys-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        let config = try SuiteConfig.load(ComponentOptions(home: home), environment: [:])
+        let token = try #require(try Keyring.prepare(config))
+        #expect(try Keyring.prepare(config) == nil, "a second start makes no second token")
+        #expect(try Keyring.robots(config)[Token.hash(token)] == "admin")
+        let path = "\(home)/keys/git.json"
+        #expect(try FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int == 0o600)
+        let before = try Keyring.load("git", config)
+        #expect(before.publicKey.utf8.count == 40 && before.serverKey == (try Keyring.load("bus", config).publicKey))
+        chmod(path, 0o644)
+        #expect { try Keyring.load("git", config) } throws: { ($0 as? Problem)?.hint == "chmod 600 \(path)" }
+    }
+
+    @Test("fresh ids are UUIDs of version 7 that sort by time, derived ones of version 8") func ids() {
+        let early = EventID.fresh(Timestamp(milliseconds: 1000)).text
+        let late = EventID.fresh(Timestamp(milliseconds: 2000)).text
+        #expect(early < late && Array(early)[14] == "7")
+        let derived = EventID.derived(from: EventID.fresh(), component: "git", ordinal: 1).text
+        #expect(Array(derived)[14] == "8")
+    }
+}
