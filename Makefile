@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .PHONY: help deps deps-build deps-run deps-test build run test bench format lint clean
 
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
-PACKAGES_build := git libsqlite3-dev libzmq3-dev
+PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
 PACKAGES_run := $(PACKAGES_build) curl haproxy python3
 PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo
 

@@ -30,10 +30,12 @@ public enum BusComponent {
             "the bus listens",
             metadata: ["port": "\(broker.port)", "stream": "\(broker.log.stream)", "epoch": "\(broker.log.epoch)", "last": "\(broker.log.last)"])
         let authenticator = RouterAuthenticator(broker) { (try? Keyring.robots(settings)) ?? [:] }
+        var metrics = Metrics()
         let http = HTTPServer(boot, authenticator: authenticator) { routes in
+            metrics = routes.metrics
             EventRoutes(broker: broker, host: settings.host).add(to: routes)
             ConsumerRoutes(broker: broker).add(to: routes)
         }
-        return [broker, http]
+        return [broker, BusMetrics(broker: broker, metrics: metrics), http]
     }
 }

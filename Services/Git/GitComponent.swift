@@ -10,6 +10,7 @@ public enum GitComponent {
     public static func services(_ boot: Boot, config: GitConfig = GitConfig()) async throws -> [any Service] {
         let git = try await Git.find(directory: boot.directory, config: config, logger: boot.logger)
         let repositories = try Repositories(directory: boot.directory, git: git, logger: boot.logger)
+        repositories.sweep()
         let store = try boot.openStore(durability: .full) { GitStore.migrate(&$0) }
         let records = GitStore(store: store)
         let announcer = Announcer(
@@ -19,7 +20,6 @@ public enum GitComponent {
         let loop = Loop(
             GitCore.self, boot: boot, store: store, perform: { try await orders.perform($0, $1) },
             reconcile: { state in
-                repositories.sweep()
                 await orders.reconcile(state.repositories.values)
                 return []
             })

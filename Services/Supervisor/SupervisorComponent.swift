@@ -68,6 +68,7 @@ public enum SupervisorComponent {
                 async let ended: Void = jobs.close()
                 await instances.close(within: 7)
                 await ended
+                cgroups.removeEmpty()
                 try? await probes.shutdown()
             })
         let programs = ProgramsQuery(keeper: keeper, loop: loop, notes: notes)

@@ -100,11 +100,14 @@ public struct DeploySucceeded: Event {
     /// Where it answers; nil when it has no service with a port.
     public var url: String?
     public var seconds: Double
+    /// For people: what is live but not as asked, such as a host name that belongs to another app; nil: nothing.
+    public var notes: [String]?
     public var subject: String { head.subject }
-    public init(head: DeploymentHead, url: String?, seconds: Double) {
+    public init(head: DeploymentHead, url: String?, seconds: Double, notes: [String]? = nil) {
         self.head = head
         self.url = url
         self.seconds = seconds
+        self.notes = notes
     }
 }
 

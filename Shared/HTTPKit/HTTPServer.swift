@@ -68,7 +68,7 @@ public struct HTTPServer: Service {
         routes.get("/health", .open) { _, _ in try .json(["status": "alive"]) }
         routes.get("/ready", .open) { _, _ in
             var reasons = boot.health.reasons
-            if boot.component != .bus, !boot.bus.isConnected { reasons.append("bus: not connected") }
+            if boot.component != .bus, !boot.bus.isConnected { reasons.append("bus: \(boot.bus.lastError ?? "not connected")") }
             guard reasons.isEmpty else {
                 throw Problem(.unavailable, "\(boot.component.rawValue) is not ready: \(reasons.joined(separator: "; "))", hint: "see slipway doctor")
             }
@@ -128,7 +128,6 @@ public struct HTTPServer: Service {
             throw Problem(.configuration, "port \(port) needs root", hint: "choose a --port-base above 1024")
         }
         bound?(listener.channel.localAddress?.port ?? port)
-        let stopped = listener.channel.eventLoop.makePromise(of: Void.self)
         try await withGracefulShutdownHandler {
             try await withThrowingDiscardingTaskGroup { connections in
                 try await listener.executeThenClose { inbound in
@@ -138,7 +137,7 @@ public struct HTTPServer: Service {
                 }
             }
         } onGracefulShutdown: {
-            quiescing.initiateShutdown(promise: stopped)
+            quiescing.initiateShutdown(promise: nil)
         }
     }
 

@@ -58,7 +58,7 @@ public enum Bootstrap {
             let services = try await make(boot)
             let group = ServiceGroup(
                 configuration: ServiceGroupConfiguration(
-                    services: (component == .bus ? [] : [BusService(client: boot.bus, health: boot.health)]) + services,
+                    services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,
                     gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
             logger.info("\(component.rawValue) \(Version.text) starts", metadata: ["home": "\(config.home.path)", "host": "\(config.host)"])
             try await group.run()
@@ -108,13 +108,7 @@ final class InstanceLock: Sendable {
 /// The bus client as a service of the group.
 struct BusService: Service {
     let client: BusClient
-    let health: Health
-    func run() async throws {
-        health.set("bus", problem: nil)
-        await cancelWhenGracefulShutdown {
-            do { try await client.run() } catch {}
-        }
-    }
+    func run() async throws { try await cancelWhenGracefulShutdown { try await client.run() } }
 }
 
 /// The component's outbox, as the bus client wants it.

@@ -110,6 +110,8 @@ public final actor Loop<C: Core>: Service {
         var pause = 0.05
         while !Task.isCancelled {
             do {
+                // After a failed commit this goes back to what is written, so that nothing is skipped.
+                try load()
                 let from: Position = cursor.map { .seq($0.seq + 1, stream: $0.stream) } ?? .first
                 let subscription = try await boot.bus.subscribe(
                     SubscriptionRequest(consumer: boot.component.rawValue, filters: C.filters, from: from))

@@ -32,6 +32,8 @@ public struct Story: Sendable {
     var deployments: [DeployKey: DeployThread] = [:]
     /// Orders that belong to the subject, and why those that were rejected were.
     var orders: Set<EventID> = []
+    /// Those among them that the subject's own order led to without a run: it named a ref that had been released before.
+    var children: Set<EventID> = []
     var rejections: [EventID: String] = [:]
 
     /// A story knows one deployment of a release into an environment; the newest order's.
@@ -65,7 +67,7 @@ public struct Story: Sendable {
     public var ending: Ending? {
         if case .order(_, let id) = subject {
             if let reason = rejections[id] { return .failed(reason: reason) }
-            if runs.isEmpty { return deployments.isEmpty ? nil : verdict(Array(deployments.values)) }
+            if runs.isEmpty { return ending(of: children.isEmpty ? [id] : children) }
         }
         var last: Ending?
         for number in runs.keys.sorted() {
@@ -75,6 +77,17 @@ public struct Story: Sendable {
             last = end
         }
         return last
+    }
+
+    private func ending(of orders: Set<EventID>) -> Ending? {
+        var known: [DeployThread] = []
+        for order in orders {
+            if let reason = rejections[order] { return .failed(reason: reason) }
+            let found = deployments.values.filter { $0.order == order }
+            guard !found.isEmpty else { return nil }
+            known += found
+        }
+        return verdict(known)
     }
 
     private func ending(of run: RunThread) -> Ending? {

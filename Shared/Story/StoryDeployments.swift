@@ -18,10 +18,15 @@ extension Story {
         }
     }
 
-    /// An order that a run of ours led to.
+    /// An order that a run of ours led to, or our order itself.
     private mutating func ordered(_ order: DeployRequested, _ event: Envelope) -> [String] {
-        guard order.app == app, let release = order.release, runs.values.contains(where: { $0.release == release }) else { return [] }
-        orders.insert(event.id)
+        guard order.app == app, let release = order.release else { return [] }
+        if case .order(_, let id) = subject, event.cause == id {
+            children.insert(event.id)
+            orders.insert(event.id)
+        } else if runs.values.contains(where: { $0.release == release }) {
+            orders.insert(event.id)
+        }
         return []
     }
 
@@ -63,7 +68,8 @@ extension Story {
         guard let key = begin(event.head), deployments[key]?.result == nil else { return [] }
         let url = event.url.map { Inert.line($0) }
         deployments[key]?.result = .live(url: url)
-        return ["\(key.environment): v\(key.release) live\(url.map { " at \($0)" } ?? "") (\(Self.seconds(event.seconds)))"]
+        let notes = (event.notes ?? []).map { "\(key.environment): \(Inert.line($0))" }
+        return notes + ["\(key.environment): v\(key.release) live\(url.map { " at \($0)" } ?? "") (\(Self.seconds(event.seconds)))"]
     }
 
     private mutating func rolledBack(_ event: DeployRolledBack) -> [String] {

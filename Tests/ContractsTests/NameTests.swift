@@ -1,4 +1,5 @@
 import Contracts
+import Foundation
 import Testing
 
 @Suite("Names cannot be built wrongly") struct NameTests {
@@ -30,14 +31,14 @@ import Testing
         ("refs/heads/.a", false), ("refs/heads/a@{1}", false), ("refs/heads/a\u{7F}", false), ("refs/heads/", false),
         ("refs/heads/" + String(repeating: "x", count: 250), false),
     ])
-    func refs(_ text: String, _ good: Bool) { #expect((try? RefName(text)) != nil == good) }
+    func refs(_ text: String, _ good: Bool) { #expect(((try? RefName(text)) != nil) == good) }
 
     @Test("digests are sha256 or sha512 in lower case", arguments: [
         ("sha256:" + String(repeating: "a", count: 64), true), ("sha512:" + String(repeating: "0", count: 128), true),
         ("sha256:" + String(repeating: "a", count: 63), false), ("sha256:" + String(repeating: "A", count: 64), false), ("md5:abc", false),
         ("sha256:../../../../etc/passwd", false),
     ])
-    func digests(_ text: String, _ good: Bool) { #expect((try? Digest(text)) != nil == good) }
+    func digests(_ text: String, _ good: Bool) { #expect(((try? Digest(text)) != nil) == good) }
 
     @Test("ten thousand random strings are refused or survive a round trip, and none traps") func random() throws {
         var generator = SystemRandomNumberGenerator()
@@ -89,12 +90,21 @@ import Testing
     }
 
     @Test("a document that does not fit is named by its member") func decode() {
-        struct Shape: Decodable { struct Inner: Decodable { var count: Int }; var inner: Inner }
         func message(_ json: String) -> String {
-            do { _ = try Coding.decode(Shape.self, from: .init(json.utf8)); return "" } catch { return (error as? Problem)?.message ?? "?" }
+            do {
+                _ = try Coding.decode(Shape.self, from: Data(json.utf8))
+                return ""
+            } catch {
+                return (error as? Problem)?.message ?? "?"
+            }
         }
         #expect(message("{}") == "'inner' is missing")
         #expect(message(#"{"inner":{"count":"3"}}"#) == "'inner.count': expected a whole number")
         #expect(message("[") == "not valid JSON")
     }
+}
+
+private struct Shape: Decodable {
+    struct Inner: Decodable { var count: Int }
+    var inner: Inner
 }

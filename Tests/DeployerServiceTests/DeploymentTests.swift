@@ -75,6 +75,23 @@ import Testing
         #expect(stopped == ["worker", "web", "my-db"])
     }
 
+    @Test("moves no route before every instance is ready, and is not live before every route has moved") func all() {
+        var world = World()
+        let api = RouteSpec(host: "api.example.org", service: try! ServiceName("api"))
+        world.release(1, Fixture.config([Fixture.service("web", instances: 2), Fixture.service("api", needs: ["web"])], routes: [api]))
+        let order = world.deploy(1)
+        world.ready(world.starts[0].instance)
+        #expect(world.starts.map(\.instance.text) == ["shop/production/web/2"])
+        world.ready(world.starts[0].instance)
+        #expect(world.routes.isEmpty)
+        world.ready(world.starts[0].instance)
+        #expect(world.routes.map(\.service.text) == ["api", "web"])
+        world.answerRoute(drain: true)
+        #expect(world.ends(of: order).isEmpty)
+        world.answerRoute(drain: true)
+        #expect(world.ends(of: order) == ["live"])
+    }
+
     @Test("that crashes at its start is rolled back with the last lines, and touches no route") func crash() throws {
         var world = World()
         world.release(1, Fixture.web)
@@ -157,6 +174,7 @@ import Testing
         #expect(world.ends(of: order) == ["rolled back"])
         #expect(world.events(DeployRolledBack.self).last?.complete == false)
         // Nobody knows whether requests still come: they live until discovery has spoken.
+        world.fire("drain|")
         #expect(world.stops.isEmpty)
         world.settle()
         #expect(world.state.instances.keys == ["shop/production/web/1"])
@@ -213,6 +231,17 @@ import Testing
         world.ready(world.starts[0].instance)
         world.answerRoute(drain: true, ingress: false)
         #expect(world.events(DeploySucceeded.self).last?.url == "http://127.0.0.1:20001")
+    }
+
+    @Test("says which host name it did not get") func refused() {
+        var world = World()
+        let route = RouteSpec(host: "shop.example.org", service: try! ServiceName("web"))
+        world.release(1, Fixture.config([Fixture.service("web")], routes: [route]))
+        _ = world.deploy(1)
+        world.ready(world.starts[0].instance)
+        world.answerRoute(drain: true, refused: ["shop.example.org": "it belongs to the app bank"])
+        #expect(world.events(DeploySucceeded.self).last?.notes == ["shop.example.org does not lead to web: it belongs to the app bank"])
+        #expect(world.events(DeploySucceeded.self).last?.url == "http://shop.localhost:7780")
     }
 
     @Test("takes away the route of a service that is gone") func removedService() {

@@ -1,4 +1,5 @@
 import Contracts
+import Foundation
 import Testing
 
 @testable import DeployerService
@@ -16,6 +17,10 @@ struct Seeded: RandomNumberGenerator {
     }
 }
 
+/// Swift Testing takes a backtrace of every error that is thrown, also inside JSON decoding, which makes a world slow (0.4 CPU
+/// seconds). More of them: SLIPWAY_TEST_SEEDS=1000.
+private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].flatMap { Int($0) } ?? 30
+
 @Suite("whatever the order of events") struct InterleavingTests {
     static let configs = [
         Fixture.config([Fixture.service("web", instances: 2)], chain: Fixture.chain),
@@ -25,7 +30,7 @@ struct Seeded: RandomNumberGenerator {
             routes: [RouteSpec(host: "api.example.org", service: try! ServiceName("api"))], chain: Fixture.chain),
     ]
 
-    @Test("every order ends in exactly one way, routes lead to what is live, nothing else is left", arguments: 0..<100)
+    @Test("every order ends in exactly one way, routes lead to what is live, nothing else is left", arguments: 0..<seeds)
     func everyOrderEndsOnce(seed: Int) throws {
         var random = Seeded(state: UInt64(seed))
         var world = World()

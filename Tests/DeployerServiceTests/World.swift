@@ -100,13 +100,13 @@ struct World {
                 restartIn: expected ? nil : 1))
     }
     /// Discovery answers the oldest order for a route; `drain`: and says that what left is done.
-    mutating func answerRoute(drain: Bool, ingress: Bool = true) {
+    mutating func answerRoute(drain: Bool, ingress: Bool = true, refused: [String: String]? = nil) {
         guard let index = orders.firstIndex(where: { $0.type == RouteRequested.type }), let order = orders[index].as(RouteRequested.self) else { return }
         let id = orders.remove(at: index).id
         deliver(
             RouteChanged(
                 app: order.app, environment: order.environment, service: order.service, hosts: order.hosts, servers: order.servers,
-                order: id, ingress: ingress))
+                order: id, ingress: ingress, refused: refused))
         if drain { self.drain(id, order) }
     }
     mutating func drain(_ id: EventID, _ order: RouteRequested) {

@@ -16,137 +16,126 @@ struct IngressTests {
     }
 
     @Test("no request is lost in 20 switches under load, each old server killed the moment it is drained") func switches() async throws {
-        let yard = try Yard()
-        try await yard.start()
-        let base = Int.random(in: 30_000..<31_000)
-        var server = try await Scripts.backend("v0", port: base)
-        try await yard.take(Sample.route([(try Sample.id(1), base)]))
-        let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "16"])
-        var times: [Double] = []
-        for turn in 1...20 {
-            let next = try await Scripts.backend("v\(turn)", port: base + turn)
-            times.append(try await yard.take(Sample.route([(try Sample.id(turn + 1), base + turn)])))
-            server.send(signal: SIGKILL)
-            server = next
-            #expect(try await curl(yard, "shop.localhost").output == "v\(turn) 200")
+        try await Yard.open { yard in
+            let base = try Ports.free(21)
+            var server = try await yard.server("v0", port: base)
+            try await yard.take(Sample.route([(try Sample.id(1), base)]))
+            let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "16"])
+            var times: [Double] = []
+            for turn in 1...20 {
+                let next = try await yard.server("v\(turn)", port: base + turn)
+                times.append(try await yard.take(Sample.route([(try Sample.id(turn + 1), base + turn)])))
+                server.send(signal: SIGKILL)
+                server = next
+                #expect(try await curl(yard, "shop.localhost").output == "v\(turn) 200")
+            }
+            let result = try await load.finish(within: 60)
+            let words = result.output.split(separator: "\n").first?.split(separator: " ") ?? []
+            #expect(words.count == 2 && words.last == "0", "\(result)")
+            #expect((words.first.flatMap { Int($0) } ?? 0) > 2000, "\(result)")
+            print("switch: median \(times.sorted()[10] * 1000) ms, worst \((times.max() ?? 0) * 1000) ms; load: \(words)")
+            let places = await yard.desk.state.routes["shop/production/web"]?.slots.count
+            #expect(places == 1)
         }
-        let result = try await load.finish(within: 60)
-        server.send(signal: SIGKILL)
-        let words = result.output.split(separator: "\n").first?.split(separator: " ") ?? []
-        #expect(words.count == 2 && words.last == "0", "\(result)")
-        #expect((words.first.flatMap { Int($0) } ?? 0) > 2000, "\(result)")
-        print("switch: median \(times.sorted()[10] * 1000) ms, worst \((times.max() ?? 0) * 1000) ms; load: \(words)")
-        let places = await yard.desk.state.routes["shop/production/web"]?.slots.count
-        #expect(places == 1)
-        try await yard.stop()
     }
 
     @Test("a HAProxy that was killed and started again serves the same; one that was told otherwise is brought back") func restart()
         async throws
     {
-        let yard = try Yard()
-        try await yard.start()
-        let base = Int.random(in: 31_000..<32_000)
-        let server = try await Scripts.backend("here", port: base)
-        try await yard.take(Sample.route([(try Sample.id(1), base)], hosts: ["shop.localhost", "shop.example.org"]))
-        try await yard.killHAProxy()
-        try await yard.startHAProxy()
-        for host in ["shop.localhost", "SHOP.example.org:8080"] { #expect(try await curl(yard, host).output == "here 200") }
-        // Killed again while the file on disk is behind by one change: the watch mends it.
-        try await yard.killHAProxy()
-        let file = "\(yard.directory)/hosts.map"
-        try "stranger.localhost pool0\n".write(toFile: file, atomically: true, encoding: .utf8)
-        try await yard.startHAProxy()
-        #expect(try await curl(yard, "shop.localhost").output.hasSuffix("404"))
-        await yard.watch()
-        #expect(try await curl(yard, "shop.localhost").output == "here 200")
-        #expect(try await curl(yard, "stranger.localhost").output == "no app answers to this host name: slipway app list\n 404")
-        server.send(signal: SIGKILL)
-        try await yard.stop()
+        try await Yard.open { yard in
+            let base = try Ports.free(21)
+            try await yard.server("here", port: base)
+            try await yard.take(Sample.route([(try Sample.id(1), base)], hosts: ["shop.localhost", "shop.example.org"]))
+            try await yard.killHAProxy()
+            try await yard.startHAProxy()
+            for host in ["shop.localhost", "SHOP.example.org:8080"] { #expect(try await curl(yard, host).output == "here 200") }
+            // Killed again while the file on disk is behind by one change: the watch mends it.
+            try await yard.killHAProxy()
+            let file = "\(yard.directory)/hosts.map"
+            try "stranger.localhost pool0\n".write(toFile: file, atomically: true, encoding: .utf8)
+            try await yard.startHAProxy()
+            #expect(try await curl(yard, "shop.localhost").output.hasSuffix("404"))
+            await yard.watch()
+            #expect(try await curl(yard, "shop.localhost").output == "here 200")
+            #expect(try await curl(yard, "stranger.localhost").output == "no app answers to this host name: slipway app list\n 404")
+        }
     }
 
     @Test("more routes than the pool holds: it grows by a reload without a lost request") func growth() async throws {
-        let yard = try Yard()
-        try await yard.start()
-        let base = Int.random(in: 32_000..<33_000)
-        let server = try await Scripts.backend("here", port: base)
-        try await yard.take(Sample.route([(try Sample.id(1), base)]))
-        let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "6"])
-        for number in 1...40 {
-            try await yard.take(
-                Sample.route([(try Sample.id(1, app: "app\(number)"), base)], hosts: ["app\(number).localhost"], app: "app\(number)"))
+        try await Yard.open { yard in
+            let base = try Ports.free(21)
+            try await yard.server("here", port: base)
+            try await yard.take(Sample.route([(try Sample.id(1), base)]))
+            let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "6"])
+            for number in 1...40 {
+                try await yard.take(
+                    Sample.route([(try Sample.id(1, app: "app\(number)"), base)], hosts: ["app\(number).localhost"], app: "app\(number)"))
+            }
+            #expect(try await curl(yard, "app40.localhost").output == "here 200")
+            #expect(try yard.ask("show servers state").contains(" pool63 "))
+            // And one route with more servers than there are places.
+            try await yard.take(Sample.route(try (1...20).map { (try Sample.id($0), base) }))
+            #expect(try await curl(yard, "shop.localhost").output == "here 200")
+            let result = try await load.finish(within: 40)
+            #expect(result.output.split(separator: "\n").first?.hasSuffix(" 0") == true, "\(result)")
         }
-        #expect(try await curl(yard, "app40.localhost").output == "here 200")
-        #expect(try yard.ask("show servers state").contains(" pool63 "))
-        // And one route with more servers than there are places.
-        try await yard.take(Sample.route(try (1...20).map { (try Sample.id($0), base) }))
-        #expect(try await curl(yard, "shop.localhost").output == "here 200")
-        let result = try await load.finish(within: 40)
-        #expect(result.output.split(separator: "\n").first?.hasSuffix(" 0") == true, "\(result)")
-        server.send(signal: SIGKILL)
-        try await yard.stop()
     }
 
     @Test("a dead server is out at once, the last sick one stays, and both are back when ready") func health() async throws {
-        let yard = try Yard()
-        try await yard.start()
-        let base = Int.random(in: 33_000..<34_000)
-        let one = try await Scripts.backend("one", port: base)
-        let two = try await Scripts.backend("two", port: base + 1)
-        let first = try Sample.id(1)
-        let second = try Sample.id(2)
-        try await yard.take(Sample.ready(first, port: base))
-        try await yard.take(Sample.ready(second, port: base + 1))
-        try await yard.take(Sample.route([(first, base), (second, base + 1)]))
-        func seen() async throws -> Set<String> {
-            var seen: Set<String> = []
-            for _ in 0..<6 { seen.insert(try await curl(yard, "shop.localhost").output) }
-            return seen
+        try await Yard.open { yard in
+            let base = try Ports.free(21)
+            try await yard.server("one", port: base)
+            try await yard.server("two", port: base + 1)
+            let first = try Sample.id(1)
+            let second = try Sample.id(2)
+            try await yard.take(Sample.ready(first, port: base))
+            try await yard.take(Sample.ready(second, port: base + 1))
+            try await yard.take(Sample.route([(first, base), (second, base + 1)]))
+            func seen() async throws -> Set<String> {
+                var seen: Set<String> = []
+                for _ in 0..<6 { seen.insert(try await curl(yard, "shop.localhost").output) }
+                return seen
+            }
+            #expect(try await seen() == ["one 200", "two 200"])
+            try await yard.take(Sample.unready(first))
+            #expect(try await seen() == ["two 200"])
+            try await yard.take(Sample.unready(second))
+            #expect(try await seen() == ["one 200", "two 200"])
+            try await yard.take(Sample.exited(first))
+            #expect(try await seen() == ["two 200"])
+            try await yard.take(Sample.exited(second))
+            #expect(try await seen() == ["No instance of this app is ready: slipway ps APP\n 503"])
+            try await yard.take(Sample.ready(first, port: base))
+            #expect(try await seen() == ["one 200"])
         }
-        #expect(try await seen() == ["one 200", "two 200"])
-        try await yard.take(Sample.unready(first))
-        #expect(try await seen() == ["two 200"])
-        try await yard.take(Sample.unready(second))
-        #expect(try await seen() == ["one 200", "two 200"])
-        try await yard.take(Sample.exited(first))
-        #expect(try await seen() == ["two 200"])
-        try await yard.take(Sample.exited(second))
-        #expect(try await seen() == ["No instance of this app is ready: slipway ps APP\n 503"])
-        try await yard.take(Sample.ready(first, port: base))
-        #expect(try await seen() == ["one 200"])
-        one.send(signal: SIGKILL)
-        two.send(signal: SIGKILL)
-        try await yard.stop()
     }
 
     @Test("what a client says about its origin never reaches an instance; odd requests get one clear line") func edges() async throws {
-        let yard = try Yard()
-        try await yard.start()
-        let base = Int.random(in: 34_000..<35_000)
-        let server = try await Scripts.backend("here", port: base)
-        try await yard.take(Sample.route([(try Sample.id(1), base)]))
-        let lies = [
-            "X-Forwarded-For: 6.6.6.6", "x_forwarded_for: 6.6.6.6", "X.Forwarded.For: 6.6.6.6", "X-Forwarded-Proto: 6.6.6.6",
-            "X-Real-IP: 6.6.6.6",
-            "X.Real.Ip: 6.6.6.6", "X_Real_Ip: 6.6.6.6", "Forwarded: for=6.6.6.6", "Proxy: 6.6.6.6", "X-Forwarded-Whatever: 6.6.6.6",
-            "Connection: X-Forwarded-For, x-real-ip",
-        ]
-        let headers = try await curl(yard, "shop.localhost", "/headers", lies.flatMap { ["-H", $0] }).output.lowercased()
-        #expect(!headers.contains("6.6.6.6") && !headers.contains("connection: x-"))
-        for line in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: shop.localhost"] {
-            #expect(headers.contains(line))
+        try await Yard.open { yard in
+            let base = try Ports.free(21)
+            try await yard.server("here", port: base)
+            try await yard.take(Sample.route([(try Sample.id(1), base)]))
+            let lies = [
+                "X-Forwarded-For: 6.6.6.6", "x_forwarded_for: 6.6.6.6", "X.Forwarded.For: 6.6.6.6", "X-Forwarded-Proto: 6.6.6.6",
+                "X-Real-IP: 6.6.6.6",
+                "X.Real.Ip: 6.6.6.6", "X_Real_Ip: 6.6.6.6", "Forwarded: for=6.6.6.6", "Proxy: 6.6.6.6", "X-Forwarded-Whatever: 6.6.6.6",
+                "Connection: X-Forwarded-For, x-real-ip",
+            ]
+            let headers = try await curl(yard, "shop.localhost", "/headers", lies.flatMap { ["-H", $0] }).output.lowercased()
+            #expect(!headers.contains("6.6.6.6") && !headers.contains("connection: x-"))
+            for line in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: shop.localhost"] {
+                #expect(headers.contains(line))
+            }
+            #expect(try await curl(yard, "nobody.localhost").output == "no app answers to this host name: slipway app list\n 404")
+            for (target, method, code) in [
+                ("/", "TRACE", "405"), ("shop.localhost:80", "CONNECT", "405"), ("*", "OPTIONS", "400"),
+                ("http://other.localhost/", "GET", "400"),
+            ] {
+                let answer = try await curl(yard, "shop.localhost", "/", ["-X", method, "--request-target", target])
+                #expect(answer.output.hasSuffix(code), "\(method) \(target): \(answer)")
+            }
+            #expect(try await curl(yard, "shop.localhost", "/", ["--http2-prior-knowledge"]).output.contains("here") == false)
         }
-        #expect(try await curl(yard, "nobody.localhost").output == "no app answers to this host name: slipway app list\n 404")
-        for (target, method, code) in [
-            ("/", "TRACE", "405"), ("shop.localhost:80", "CONNECT", "405"), ("*", "OPTIONS", "400"),
-            ("http://other.localhost/", "GET", "400"),
-        ] {
-            let answer = try await curl(yard, "shop.localhost", "/", ["-X", method, "--request-target", target])
-            #expect(answer.output.hasSuffix(code), "\(method) \(target): \(answer)")
-        }
-        #expect(try await curl(yard, "shop.localhost", "/", ["--http2-prior-knowledge"]).output.contains("here") == false)
-        server.send(signal: SIGKILL)
-        try await yard.stop()
     }
 
     @Test("the configuration is one that HAProxy itself accepts, also with IPv6 and an account") func accepted() async throws {

@@ -13,11 +13,12 @@ actor Yard {
     private(set) var desk = Desk()
     private nonisolated let world: World
     private var haproxy: Background?
+    private var servers: [Background] = []
 
     init() throws {
         directory = "/tmp/slipway-yard-\(UUID().uuidString.prefix(8))"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        port = Int.random(in: 20_000..<30_000)
+        port = try Ports.free()
         let ingress = Ingress(
             config: HAProxyConfig(listen: "127.0.0.1", port: port, socket: "\(directory)/haproxy.sock", account: HAProxyProgram.account),
             directory: directory, logger: Logger(label: "yard"))
@@ -48,8 +49,31 @@ actor Yard {
         _ = try await haproxy.finish(within: 5)
     }
 
-    func stop() async throws {
-        try await killHAProxy()
+    /// Starts a small server that answers its name.
+    @discardableResult
+    func server(_ name: String, port: Int) async throws -> Background {
+        let server = try await Scripts.backend(name, port: port)
+        servers.append(server)
+        return server
+    }
+
+    /// Runs the body in a yard of its own and leaves no process and no file behind, however it ends.
+    static func open(_ body: (Yard) async throws -> Void) async throws {
+        let yard = try Yard()
+        let result: Result<Void, any Error>
+        do {
+            try await yard.start()
+            result = .success(try await body(yard))
+        } catch {
+            result = .failure(error)
+        }
+        await yard.stop()
+        try result.get()
+    }
+
+    private func stop() async {
+        for server in servers { server.send(signal: SIGKILL) }
+        try? await killHAProxy()
         try? FileManager.default.removeItem(atPath: directory)
     }
 
@@ -131,5 +155,31 @@ enum Scripts {
             return answer.output == name
         }
         return process
+    }
+}
+
+enum Ports {
+    /// The first of `count` ports in a row that nobody listens on, below those the system gives to outgoing connections.
+    static func free(_ count: Int = 1) throws -> Int {
+        for _ in 0..<200 {
+            let first = Int.random(in: 10_000..<30_000)
+            if (first..<first + count).allSatisfy(isFree) { return first }
+        }
+        throw TestFailure("no \(count) free ports in a row")
+    }
+
+    private static func isFree(_ port: Int) -> Bool {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
     }
 }

@@ -137,6 +137,40 @@ import Testing
         }
     }
 
+    @Test("a small request that unpacks to gigabytes is cut off, and the service lives") func bomb() async throws {
+        try await Harness.run { h in
+            _ = try await h.repository("shop")
+            let work = try await h.work("work")
+            try await h.git("push", "-q", h.url("shop"), "main", in: work)
+            let file = "\(h.directory)/bomb.gz"
+            try await run(["sh", "-c", "head -c 2000000000 /dev/zero | gzip -1 > \(file)"])
+            let began = ContinuousClock.now
+            _ = try await run([
+                "curl", "-s", "-o", "/dev/null", "-m", "60", "-u", "x:\(h.token(.admin))", "-H",
+                "Content-Type: application/x-git-upload-pack-request",
+                "-H", "Content-Encoding: gzip", "--data-binary", "@\(file)", "\(h.address)/shop.git/git-upload-pack",
+            ])
+            #expect(ContinuousClock.now - began < .seconds(30))
+            #expect(try await h.git("ls-remote", h.url("shop")).status == 0)
+        }
+    }
+
+    @Test("more clones at once than git may run wait their turn, and all succeed") func queue() async throws {
+        var config = GitConfig()
+        config.processes = 2
+        try await Harness.run(config: config) { h in
+            _ = try await h.repository("shop")
+            let work = try await h.work("work")
+            try await h.git("push", "-q", h.url("shop"), "main", in: work)
+            let url = h.url("shop")
+            let done = try await withThrowingTaskGroup(of: Int32.self) { group in
+                for i in 0..<24 { group.addTask { try await h.git("clone", "-q", url, "\(h.directory)/c\(i)").status } }
+                return try await group.reduce(into: 0) { $0 += $1 == 0 ? 1 : 0 }
+            }
+            #expect(done == 24)
+        }
+    }
+
     @Test("a push over the limit is refused and leaves nothing") func limit() async throws {
         var config = GitConfig()
         config.maxPush = 100_000
@@ -366,7 +400,7 @@ import Testing
             let work = try await h.work("work")
             let push = try await h.git("push", h.url("shop"), "main", in: work)
             #expect(push.status == 0)
-            #expect(push.errors.contains("to follow it: slipway wait shop"), "\(push)")
+            #expect(push.errors.contains("To follow it: slipway wait shop"), "\(push)")
         }
     }
 

@@ -149,6 +149,7 @@ func refusal(_ yaml: String) -> String { refusal(Data(yaml.utf8)) }
         for bad in ["1e999", ".nan", "-0", "-1", "9223372036854775808", "\"3\"", "3.0", "1001", "03", "0x3", "~", "true"] {
             #expect(count(bad).contains("services.web.instances: whole number 0–1000"), "\(bad): \(count(bad))")
         }
+        #expect(refusal("services: {web: {run: x, ports: {http: 80}, instances: 129}}").contains("whole number 0–128"))
         func grace(_ text: String) -> String { refusal("services: {web: {run: x, health: {interval: 1ms, grace: \(text)}}}") }
         for good in ["500ms", "2s", "1m", "1h", "1.5s", "\"2s\""] { #expect(grace(good) == "accepted", "\(good)") }
         for bad in ["-1s", "1y", "0", "1e9h", "' 5 s'", "0s", "5", "s", "1.s", "2h", "99999999999999999999s", "5 s"] {

@@ -247,6 +247,19 @@ extension Log {
         #expect(ending == .failed(reason: "deployment: rejected: there is no release v9"))
     }
 
+    @Test("an order for a ref that is a release already is followed through the order it leads to") func releasedRef() throws {
+        var log = try Log("shop")
+        let order = try log.add(DeployRequested(app: log.app, environment: EnvName("production"), ref: "main"))
+        let second = try log.add(DeployRequested(app: log.app, environment: EnvName("production"), release: 3), cause: order)
+        let head = try log.head("production", order: second)
+        #expect(log.tell(.order(log.app, order)).ending == nil)
+        try log.add(DeployStarted(head: head))
+        try log.add(DeploySucceeded(head: head, url: nil, seconds: 1, notes: ["shop.example.org does not lead to web: it is bank's"]))
+        let (lines, ending) = log.tell(.order(log.app, order))
+        #expect(ending == .live(url: nil))
+        #expect(lines.contains("production: shop.example.org does not lead to web: it is bank's"))
+    }
+
     @Test("an order that names a ref is followed through its run") func refOrder() throws {
         var log = try Log("shop")
         let order = try log.add(DeployRequested(app: log.app, environment: EnvName("production"), ref: "main"))
@@ -259,6 +272,19 @@ extension Log {
         let (lines, ending) = log.tell(.order(log.app, order))
         #expect(lines.last == "production: v3 live (2.5 s)")
         #expect(ending == .live(url: nil))
+    }
+
+    @Test("an order for a ref that was released before is followed into every environment") func releasedBefore() throws {
+        var log = try Log("shop")
+        let order = try log.add(DeployRequested(app: log.app, ref: "main"))
+        let dev = try log.add(DeployRequested(app: log.app, environment: EnvName("dev"), release: 3), cause: order)
+        let live = try log.add(DeployRequested(app: log.app, environment: EnvName("production"), release: 3), cause: order)
+        try log.begin(try log.head("dev", order: dev))
+        try log.succeed(try log.head("dev", order: dev), url: nil)
+        #expect(log.tell(.order(log.app, order)).ending == nil)
+        try log.begin(try log.head("production", order: live))
+        try log.succeed(try log.head("production", order: live), url: "http://shop.localhost:7780")
+        #expect(log.tell(.order(log.app, order)).ending == .live(url: "http://shop.localhost:7780"))
     }
 
     @Test("what belongs to another app or commit adds nothing") func others() throws {

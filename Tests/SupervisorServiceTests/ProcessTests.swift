@@ -43,7 +43,9 @@ private let testClient = Probe.makeClient()
         #expect(throws: Problem(.failed, "cannot run /nowhere/x: No such file or directory")) {
             try launch("") { $0.program = "/nowhere/x" }
         }
-        #expect(throws: Problem(.failed, "cannot enter /nowhere: No such file or directory")) { try launch("") { $0.directory = "/nowhere" } }
+        #expect(throws: Problem(.failed, "cannot enter /nowhere: No such file or directory")) {
+            try launch("") { $0.directory = "/nowhere" }
+        }
         #expect(throws: Problem(.failed, "cannot run /bin/sh: its command line and environment are too large")) {
             try launch("") { $0.environment["BIG"] = String(repeating: "x", count: 200_000) }
         }
@@ -112,10 +114,11 @@ private let testClient = Probe.makeClient()
         let block = [UInt8](repeating: 0x61, count: 4095) + [0x0A]
         for _ in 0..<2700 { write(output, block, block.count) }
         #expect(try await eventually { access("\(path).1", F_OK) == 0 })
-        #expect(try await eventually {
-            var stat = stat()
-            return lstat(path, &stat) == 0 && stat.st_size < 2 << 20
-        })
+        #expect(
+            try await eventually {
+                var stat = stat()
+                return lstat(path, &stat) == 0 && stat.st_size < 2 << 20
+            })
         write(output, "end\n", 4)
         #expect(try await eventually { seen.withLock { $0.last } == "end" })
         tail.forget(path)
@@ -192,7 +195,8 @@ struct InstanceTests {
 
     @Test("one that ignores its signal is killed after its time, with all that it started") func stubborn() async throws {
         let (runner, _, _, _) = try parts()
-        _ = try await runner.start(Samples.instance, generation: 1, spec: Samples.spec(run: "trap '' TERM; sleep 65; sleep 65", ports: false))
+        _ = try await runner.start(
+            Samples.instance, generation: 1, spec: Samples.spec(run: "trap '' TERM; sleep 65; sleep 65", ports: false))
         try await Task.sleep(for: .milliseconds(200))
         let stopped = try await runner.stop(Samples.instance, StopSpec(signal: "TERM", timeout: 0.3))
         guard case .stopped(_, let ending?) = stopped else {
@@ -212,9 +216,10 @@ struct InstanceTests {
         var gone = row
         gone.instance = try InstanceID("shop/production/web/2")
         let notices = try await second.adopt([row, gone])
-        #expect(notices == [
-            .exited(gone.instance, generation: 1, Ending(reason: "was stopped together with the suite"))
-        ])
+        #expect(
+            notices == [
+                .exited(gone.instance, generation: 1, Ending(reason: "was stopped together with the suite"))
+            ])
         kill(pid, SIGKILL)
         #expect(try await eventually { news.all.count == 1 })
         _ = try await second.stop(Samples.instance, StopSpec())

@@ -65,7 +65,10 @@ final class Scratch: Sendable {
         mkdir(path, 0o711)
         chmod(path, 0o711)
     }
-    deinit { Trash.remove(path) }
+    deinit {
+        Trash.remove(path)
+        Cgroups(home: path, isRoot: geteuid() == 0).removeEmpty()
+    }
     func write(_ text: String, to name: String, mode: mode_t = 0o644) throws {
         let file = "\(path)/\(name)"
         try FileManager.default.createDirectory(

@@ -6,7 +6,8 @@ import Testing
 @testable import SupervisorService
 
 @Suite("archives") struct TarTests {
-    private func entries(_ bytes: [UInt8], piece: Int = 100, limits: ArchiveLimits = SupervisorConfig.archive) throws -> [TarEntry: [UInt8]] {
+    private func entries(_ bytes: [UInt8], piece: Int = 100, limits: ArchiveLimits = SupervisorConfig.archive) throws -> [TarEntry: [UInt8]]
+    {
         var reader = Tar.Reader(limits: limits)
         var found: [TarEntry: [UInt8]] = [:]
         var last: TarEntry?
@@ -28,7 +29,9 @@ import Testing
         Tar.header(entry) + body + Tar.padding(Int64(body.count)) + Tar.end
     }
 
-    @Test("what is written is read again, also long names and in any pieces", arguments: [1, 7, 512, 100_000]) func roundTrip(piece: Int) throws {
+    @Test("what is written is read again, also long names and in any pieces", arguments: [1, 7, 512, 100_000]) func roundTrip(piece: Int)
+        throws
+    {
         let long = String(repeating: "directory/", count: 30) + "file"
         let body = [UInt8](repeating: 7, count: 1300)
         let first = TarEntry(path: long, kind: .file(size: 1300, executable: true))

@@ -76,6 +76,8 @@ final class BrokerThread {
         for _ in 0..<4096 {
             guard bytes < 4 << 20, let (peer, user, message) = socket.receive() else { return }
             bytes += message.count
+            // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
+            if let user, router.rights[user] == nil { router.setRights(keys.rights, now: now) }
             router.receive(message, from: peer, user: user, now: now)
         }
     }

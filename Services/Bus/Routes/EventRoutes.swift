@@ -181,6 +181,12 @@ struct Selection: Sendable {
         return try? Coding.encode(JSON.object(members))
     }
 
+    /// The CloudEvent itself, as it was published.
+    static func payload(of stored: StoredRecord) -> Data? {
+        var reader = Reader(stored.bytes)
+        return (try? Record(from: &reader))?.payload
+    }
+
     /// `deploy` and `deploy.` are the family, `deploy.started` the one type.
     private func matchesType(_ topic: String, _ prefix: String) -> Bool {
         prefix.hasSuffix(".") ? topic.hasPrefix(prefix) : topic == prefix || topic.hasPrefix(prefix + ".")

@@ -42,6 +42,7 @@ final class EventLog: LogView {
     static func open(_ settings: Settings, durable: DurableMark?) throws -> (EventLog, RecoveredLog) {
         try FileManager.default.createDirectory(
             atPath: settings.directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        try DiskFile.syncDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path)
         let names = try FileManager.default.contentsOfDirectory(atPath: settings.directory).sorted()
         let segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
         var recovered = try LogRecovery.run(segments.map { "\(settings.directory)/\($0)" }, durable: durable)

@@ -15,7 +15,7 @@ struct SuiteOptions: ParsableArguments {
         let environment = ProcessInfo.processInfo.environment
         let config = try SuiteConfig.load(ComponentOptions(home: home, portBase: portBase, logLevel: logLevel), environment: environment)
         guard portBase == nil, environment["SLIPWAY_PORT_BASE"] == nil, let record = KeeperRecord.load(config.home),
-            record.portBase != config.portBase
+            record.isAlive, record.portBase != config.portBase
         else { return config }
         return try SuiteConfig.load(ComponentOptions(home: home, portBase: record.portBase, logLevel: logLevel), environment: environment)
     }

@@ -22,12 +22,16 @@ struct Up: AsyncParsableCommand {
 
     mutating func run() async throws {
         let began = ContinuousClock.now
-        let config = try SuiteConfig.load(
-            ComponentOptions(home: suite.home, portBase: suite.portBase, logLevel: logLevel), environment: ProcessInfo.processInfo.environment)
+        let config = try suite.config(logLevel: logLevel)
         if let keeperLock { return try await keep(config, HomeLock.inherited(keeperLock)) }
 
         // Every refusal comes before anything is made.
         guard !HomeLock.isHeld(config.home) else { throw HomeLock.running(config.home) }
+        if let left = KeeperRecord.load(config.home), left.isAlive, left.portBase != config.portBase {
+            throw Problem(
+                .conflict, "what a killed keeper left in \(config.home.path) still runs, on port base \(left.portBase)",
+                hint: "slipway down first, or take it over: slipway up --port-base \(left.portBase)")
+        }
         for component in Component.allCases { _ = try Spawn.sibling("slipway-\(component.rawValue)") }
         try Ports.check(config)
         try Files.makeDirectory(config.home.path, mode: 0o711)

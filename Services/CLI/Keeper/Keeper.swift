@@ -131,16 +131,18 @@ final class Keeper: Sendable {
     /// Waits for the process, collecting every orphan that ends meanwhile. Nil when it was nobody's child here.
     private func awaitEnd(of mark: ProcessMark) -> csys_exit? {
         while true {
-            collectOrphans(but: mark.pid)
             var ended = csys_exit()
-            if csys_collect(mark.pid, &ended) == 1 { return ended }
-            // An adopted one is not a child: its descriptor tells. The short wait bounds how long an orphan stays a zombie.
-            let descriptor = csys_pidfd_open(mark.pid)
-            guard descriptor >= 0 else { return nil }
-            let gone = csys_pidfd_wait(descriptor, 500)
-            close(descriptor)
-            if gone == 1, csys_collect(mark.pid, &ended) == 1 { return ended }
-            if !mark.isAlive, csys_collect(mark.pid, &ended) != 0 { return nil }
+            switch csys_collect(mark.pid, &ended) {
+            case 1: return ended
+            case 0:
+                // A child: the kernel says which of all the children ended, the supervisor or an orphan.
+                guard csys_wait_any(&ended) == 0, ended.pid != mark.pid else { continue }
+                _ = csys_collect(ended.pid, &ended)
+            default:
+                // An adopted one is not a child: its descriptor tells. The short wait bounds how long an orphan stays a zombie.
+                collectOrphans(but: mark.pid)
+                if mark.wait(seconds: 2) { return nil }
+            }
         }
     }
 

@@ -52,6 +52,9 @@ struct KeeperRecord: Codable, Sendable {
     var supervisor: ProcessMark?
     var portBase: Int
 
+    /// Whether anything of what it names still runs.
+    var isAlive: Bool { keeper.isAlive || supervisor?.isAlive == true }
+
     static func path(_ home: Home) -> String { "\(home.run)/keeper.json" }
     static func load(_ home: Home) -> KeeperRecord? {
         FileManager.default.contents(atPath: path(home)).flatMap { try? Coding.decode(KeeperRecord.self, from: $0) }

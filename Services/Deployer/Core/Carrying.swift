@@ -113,7 +113,7 @@ extension DeployerState {
         }
         environments[key] = environment
         let seconds = step.now.seconds(since: rollout.began)
-        step.publish(DeploySucceeded(head: rollout.head, url: url(environment), seconds: seconds), cause: rollout.head.order, actor: rollout.actor)
+        step.publish(DeploySucceeded(head: rollout.head, url: url(environment), seconds: seconds, notes: rollout.notes.isEmpty ? nil : rollout.notes), cause: rollout.head.order, actor: rollout.actor)
         step.log("\(key): v\(rollout.head.release) is live after \(seconds) s")
         ended(rollout, "live", nil, step.now)
         if !nothingDone {

@@ -78,6 +78,8 @@ struct EnvironmentRecord: Codable, Hashable, Sendable {
         var order: EventID
         /// False once discovery has said that no ingress is installed.
         var ingress = true
+        /// Host names that discovery would not give.
+        var refused: [String] = []
     }
 
     let app: AppName

@@ -59,6 +59,9 @@ extension DeployerState {
 
     // MARK: Checks
 
+    /// The most servers that discovery leads one route to.
+    static let mostServers = 128
+
     /// The environment that an order means. Throws what is wrong with it.
     func environmentName(of order: Order) throws -> EnvName {
         try environmentName(order.app, order.environment)
@@ -108,6 +111,11 @@ extension DeployerState {
             throw Problem(.notFound, "\(app) has no release v\(number)", hint: newest > 0 ? "the newest is v\(newest); 'slipway releases \(app)' lists all" : nil)
         }
         try checkGate(release, in: name)
+        for service in release.config.services where !service.ports.isEmpty && service.instances > Self.mostServers {
+            throw Problem(
+                .unsupported, "\(service.name) of v\(number) has \(service.instances) instances; a service with ports can have \(Self.mostServers)",
+                hint: "lower 'instances' in slipway.yml")
+        }
         return release
     }
 

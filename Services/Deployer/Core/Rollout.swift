@@ -34,6 +34,8 @@ struct Rollout: Codable, Hashable, Sendable {
     var failure: Failure?
     /// The `route.requested` events whose old servers have not finished their requests yet.
     var drains: [EventID] = []
+    /// For people: host names that discovery would not give, and why.
+    var notes: [String] = []
 
     var generation: Int { head.deployment.number }
     var isStarting: Bool { if case .starting = phase { true } else { false } }

@@ -64,7 +64,7 @@ extension DeployerState {
     /// Where the app answers: through the ingress, or where there is none at its first instance.
     func url(_ environment: EnvironmentRecord) -> String? {
         guard let live = environment.live, let release = release(environment.app, live.release), let main = Hosts.main(release.config),
-            let route = environment.routes[main.text], let host = route.hosts.first
+            let route = environment.routes[main.text], let host = route.hosts.first(where: { !route.refused.contains($0) })
         else { return nil }
         guard route.ingress else { return route.servers.first.map { "http://\($0.address):\($0.port)" } }
         return ports["ingress"].map { "http://\(host):\($0)" } ?? "http://\(host)"
@@ -75,6 +75,11 @@ extension DeployerState {
         environments.update(key) { environment in
             guard environment.routes[event.service.text]?.order == event.order else { return }
             environment.routes[event.service.text]?.ingress = event.ingress
+            environment.routes[event.service.text]?.refused = (event.refused ?? [:]).keys.sorted()
+            guard case .switching(let pending) = environment.rollout?.phase, pending.contains(event.order) else { return }
+            for (host, reason) in (event.refused ?? [:]).sorted(by: { $0.key < $1.key }) {
+                environment.rollout?.notes.append("\(host) does not lead to \(event.service): \(reason)")
+            }
         }
         switch environments[key]?.rollout?.phase {
         case .switching(let pending) where pending.contains(event.order):

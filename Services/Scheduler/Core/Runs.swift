@@ -7,6 +7,8 @@ extension SchedulerState {
     static let jobTimeout = 3600.0
     /// Seconds after that until a silent supervisor counts as lost. It ends jobs by itself; this is for when it never speaks again.
     static let silence = 600.0
+    /// Seconds that a job may wait for its supervisor to take it: others may be before it, each with an hour.
+    static let patience = 6 * 3600.0
 
     mutating func configRead(_ app: AppName, _ number: Int, _ file: ConfigFile, _ step: inout Step<SchedulerEffect>) {
         guard var run = run(app, number), run.state == .reading else { return }
@@ -102,9 +104,9 @@ extension SchedulerState {
     private static func timer(_ job: JobID) -> String { "job|\(job)" }
 
     private static func reason(_ event: JobFinished) -> String {
-        guard let failed = event.failedStep else { return "\(event.job.name): \(event.reason ?? "\(event.outcome.rawValue)")" }
-        let why = event.status.map { "exited with status \($0)" } ?? event.reason ?? "failed"
-        return "\(event.job.name): \(Problem.quote(failed)) \(why)"
+        guard let failed = event.failedStep else { return "\(event.job.name): \(event.reason ?? event.outcome.rawValue)" }
+        if let status = event.status { return "\(event.job.name): \(Problem.quote(failed)) exited with status \(status)" }
+        return "\(event.job.name): \(Problem.quote(failed)): \(event.reason ?? "failed")"
     }
 
     private mutating func request(_ job: JobID, _ run: Run, _ step: inout Step<SchedulerEffect>) {
@@ -116,7 +118,7 @@ extension SchedulerState {
             JobRequested(
                 job: job, host: step.host, commit: run.commit, steps: isBuild ? pipeline.build : pipeline.test, environment: environment,
                 timeout: Self.jobTimeout, bundle: isBuild ? pipeline.artifact : nil), cause: run.origin, actor: run.actor)
-        step.wake(Self.timer(job), after: Self.jobTimeout + Self.silence)
+        step.wake(Self.timer(job), after: Self.patience)
     }
 
     private mutating func release(_ run: Run, _ pipeline: Pipeline, _ bundle: Digest, _ step: inout Step<SchedulerEffect>) {

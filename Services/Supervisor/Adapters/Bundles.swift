@@ -24,7 +24,11 @@ actor Bundles {
         }
         fetching[place] = task
         defer { fetching[place] = nil }
-        return try await withTaskCancellationHandler { try await task.value } onCancel: { task.cancel() }
+        return try await withTaskCancellationHandler {
+            try await task.value
+        } onCancel: {
+            task.cancel()
+        }
     }
 
     private static func fetch(

@@ -15,7 +15,8 @@ struct Cgroups: Sendable {
 
     /// Looks at the mounts, and makes one parent group for this home in each hierarchy that lets us.
     init(home: String, isRoot: Bool) {
-        let name = "slipway-" + String(home.utf8.reduce(UInt64(14_695_981_039_346_656_037)) { ($0 ^ UInt64($1)) &* 1_099_511_628_211 }, radix: 36)
+        let name =
+            "slipway-" + String(home.utf8.reduce(UInt64(14_695_981_039_346_656_037)) { ($0 ^ UInt64($1)) &* 1_099_511_628_211 }, radix: 36)
         let own = Self.membership()
         var found: [Tree] = []
         for mount in Self.mounts() where isRoot {
@@ -47,6 +48,13 @@ struct Cgroups: Sendable {
     /// A group for one instance or job, made when needed; `limits` are written where a controller takes them.
     func group(_ name: String, limits: LimitSpec) throws -> Cgroup {
         let group = Cgroup(paths: trees.map { ("\($0.path)/\(name)", $0.version) })
+        for tree in trees where access(tree.path, F_OK) != 0 {
+            // Somebody tidied up the empty parent group since the start.
+            mkdir(tree.path, 0o755)
+            if tree.version == 2 {
+                for controller in tree.controllers { _ = Self.write("+\(controller)", to: "\(tree.path)/cgroup.subtree_control") }
+            }
+        }
         for (path, _) in group.paths {
             guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
                 throw Problem(.failed, "cannot make the cgroup \(path): \(Spawn.message(errno))")
@@ -75,6 +83,9 @@ struct Cgroups: Sendable {
         }
         return group
     }
+
+    /// Removes our parent groups where nothing is left in them; they are made again when they are needed.
+    func removeEmpty() { for tree in trees { rmdir(tree.path) } }
 
     /// A group that may be left from before, without making it.
     func existing(_ name: String) -> Cgroup { Cgroup(paths: trees.map { ("\($0.path)/\(name)", $0.version) }) }

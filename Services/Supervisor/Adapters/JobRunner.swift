@@ -44,11 +44,11 @@ actor JobRunner {
         await report(.jobBegan(order.job))
         let began = ContinuousClock.now
         let path = config.log(order.job)
-        await clear(order.job)
+        let interrupted = await clear(order.job)
         unlink(path)
         var result = JobFinished(job: order.job, host: config.host, outcome: .succeeded, seconds: 0)
         do {
-            try await work(order, &result)
+            try await work(order, again: interrupted, &result)
         } catch let problem as Problem {
             result.outcome = .failed
             result.reason = problem.description
@@ -62,7 +62,7 @@ actor JobRunner {
         return .jobDone(result)
     }
 
-    private func work(_ order: JobRequested, _ result: inout JobFinished) async throws {
+    private func work(_ order: JobRequested, again: Bool, _ result: inout JobFinished) async throws {
         let job = order.job
         let user = try await sandbox.user(of: job.app)
         let room = config.room(job)
@@ -70,6 +70,7 @@ actor JobRunner {
         let source = "\(room)/src"
         let output = try logs.open(config.log(job), origin: job.text)
         defer { Glibc.close(output) }
+        if again { say("(the supervisor was restarted meanwhile: this job begins again, from a clean checkout)", to: output) }
         let deadline = ContinuousClock.now + .seconds(max(1, order.timeout))
         try await Siblings.patiently { [siblings] in
             Trash.remove(source)
@@ -155,14 +156,17 @@ actor JobRunner {
         _ = write(output, bytes, bytes.count)
     }
 
-    /// Ends what is left of a job and removes its room.
-    private func clear(_ job: JobID) async {
+    /// Ends what is left of a job and removes its room. True: a step of it had been under way.
+    @discardableResult
+    private func clear(_ job: JobID) async -> Bool {
+        var found = false
         if let record = try? await store.process(job.text) {
             if let process = RunningProcess.adopt(record) {
                 process.signalGroup(SIGKILL)
                 _ = await process.ended(within: 5)
+                await process.killSession()
             }
-            await RunningProcess.killSession(record.pid)
+            found = true
             try? await store.forget(process: job.text)
         }
         let group = sandbox.cgroups.existing(job.fileName)
@@ -170,6 +174,7 @@ actor JobRunner {
         await group.remove()
         Trash.remove(config.room(job))
         unlink(config.room(job) + ".tar")
+        return found
     }
 
     private func takeSlot() async {

@@ -211,6 +211,10 @@ final class LogTail: Service {
             }
             left -= count
         }
+        // What was written while it was copied is still to be told; a line without its end is not joined to what comes after the cut.
+        drain(&file)
+        if !file.rest.isEmpty, let origin = file.origin { emit(origin, [Self.line(file.rest[...])]) }
+        file.rest = []
         guard ftruncate(source, 0) == 0 else { return }
         file.offset = 0
     }

@@ -42,10 +42,11 @@ enum ProcFS {
 
     /// The user ids that have a name on this machine.
     static var namedUsers: Set<UInt32> {
-        Set((read("/etc/passwd") ?? "").split(separator: "\n").compactMap { line in
-            let fields = line.split(separator: ":", omittingEmptySubsequences: false)
-            return fields.count > 2 ? UInt32(fields[2]) : nil
-        })
+        Set(
+            (read("/etc/passwd") ?? "").split(separator: "\n").compactMap { line in
+                let fields = line.split(separator: ":", omittingEmptySubsequences: false)
+                return fields.count > 2 ? UInt32(fields[2]) : nil
+            })
     }
 
     static func read(_ path: String) -> String? {

@@ -56,7 +56,9 @@ struct Siblings: Sendable {
     func push(_ app: AppName, _ packed: TreePacker.Packed, file: String) async throws -> Contracts.Digest {
         let empty = Data("{}".utf8)
         let emptyDigest = try Contracts.Digest("sha256:" + Self.hex(SHA256.hash(data: empty)))
-        try await upload(app, packed.digest, packed.size) { .stream(FileChunks(path: file, size: packed.size), length: .known(packed.size)) }
+        try await upload(app, packed.digest, packed.size) {
+            .stream(FileChunks(path: file, size: packed.size), length: .known(packed.size))
+        }
         try await upload(app, emptyDigest, Int64(empty.count)) { .bytes(ByteBuffer(bytes: empty)) }
         let manifest = try Coding.encode(
             Manifest(
@@ -70,7 +72,9 @@ struct Siblings: Sendable {
         return digest
     }
 
-    private func upload(_ app: AppName, _ digest: Contracts.Digest, _ size: Int64, _ body: @escaping () -> HTTPClientRequest.Body) async throws {
+    private func upload(_ app: AppName, _ digest: Contracts.Digest, _ size: Int64, _ body: @escaping () -> HTTPClientRequest.Body)
+        async throws
+    {
         let repository = "\(registry)/v2/bundles/\(app)/blobs"
         let known = try await exchange(.HEAD, "\(repository)/\(digest)", timeout: 30, missing: true)
         if known.status == .ok { return }

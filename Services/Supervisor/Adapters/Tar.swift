@@ -44,7 +44,8 @@ enum Tar {
         let own = ustar(name, mode: mode, size: size >= 1 << 33 ? 0 : size, type: type, target: target)
         guard !extra.isEmpty else { return own }
         let body = Array(extra.utf8)
-        return ustar("pax", mode: 0o644, size: Int64(body.count), type: UInt8(ascii: "x"), target: "") + body + padding(Int64(body.count)) + own
+        return ustar("pax", mode: 0o644, size: Int64(body.count), type: UInt8(ascii: "x"), target: "") + body + padding(Int64(body.count))
+            + own
     }
 
     /// Zeros up to the next block.
@@ -210,7 +211,8 @@ enum Tar {
             }
             var rest = body
             while !rest.isEmpty {
-                guard let space = rest.firstIndex(of: 0x20), let length = Int(String(decoding: rest[rest.startIndex..<space], as: UTF8.self)),
+                guard let space = rest.firstIndex(of: 0x20),
+                    let length = Int(String(decoding: rest[rest.startIndex..<space], as: UTF8.self)),
                     length > space - rest.startIndex + 1, length <= rest.count, rest[rest.startIndex + length - 1] == 0x0A,
                     let equals = rest[space..<rest.startIndex + length].firstIndex(of: 0x3D)
                 else { throw Problem(.malformed, "refused: a pax header before entry \(count + 1) is not readable") }

@@ -23,7 +23,9 @@ enum JobRules {
         guard let row = state.jobs[result.job.text], row.finished == nil else { return }
         state.jobs.update(result.job.text) { row in row.finished = step.now }
         step.publish(result)
-        let old = state.jobs.values.filter { $0.finished != nil }.sorted { ($0.finished ?? step.now, $0.job) < ($1.finished ?? step.now, $1.job) }
+        let old = state.jobs.values.filter { $0.finished != nil }.sorted {
+            ($0.finished ?? step.now, $0.job) < ($1.finished ?? step.now, $1.job)
+        }
         for row in old.dropLast(remembered) { state.jobs[row.job.text] = nil }
     }
 }

@@ -179,7 +179,8 @@ actor ProgramKeeper: Service {
         var reply = ListPrograms.Reply(
             programs: [
                 ListPrograms.Program(
-                    name: Component.supervisor.rawValue, state: stopping ? "stopping" : "running", pid: getpid(), since: started, restarts: 0)
+                    name: Component.supervisor.rawValue, state: stopping ? "stopping" : "running", pid: getpid(), since: started,
+                    restarts: 0)
             ], notes: [])
         for program in programs {
             let known = status[program.name] ?? Status()

@@ -5,7 +5,7 @@ import Kit
 enum RoutesReader {
     static func read(_ top: Section, services: [ServiceSpec]) throws -> [RouteSpec] {
         var routes: [RouteSpec] = []
-        for (index, item) in try top.list("routes", atMost: 100).enumerated() {
+        for (index, item) in try top.list("routes", atMost: 60).enumerated() {
             let section = try Section(item, path: "routes[\(index)]", file: top.file, keys: ["host", "service", "tls"])
             if let tls = try section.text("tls"), tls != "none" {
                 throw Problem(

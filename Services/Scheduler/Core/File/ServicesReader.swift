@@ -38,7 +38,8 @@ enum ServicesReader {
         if let runtime = try section.text("runtime") { try Runtime.check(runtime, section) }
         var spec = ServiceSpec(name: name, run: run)
         spec.ports = try ports(section)
-        spec.instances = try section.whole("instances", 0...1000) ?? 1
+        // An ingress route takes no more than 128.
+        spec.instances = try section.whole("instances", spec.ports.isEmpty ? 0...1000 : 0...128) ?? 1
         spec.needs = try section.list("needs", atMost: SlipwayFile.mostServices).map { item in
             let text = try section.text(item, section.name("needs"), atMost: 64)
             return try section.locating(item.mark, "needs") { try ServiceName(text) }
