@@ -16,7 +16,8 @@ public enum BusComponent {
         let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
             try Keyring.clients(settings).map { key in
                 KeyTable.Client(
-                    name: key.name, publicKey: key.publicKey, publish: key.publish, subscribe: key.subscribe, call: key.call, serve: key.serve)
+                    name: key.name, publicKey: key.publicKey, publish: key.publish, subscribe: key.subscribe, call: key.call,
+                    serve: key.serve)
             }
         }
         let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
@@ -28,7 +29,9 @@ public enum BusComponent {
         }
         logger.info(
             "the bus listens",
-            metadata: ["port": "\(broker.port)", "stream": "\(broker.log.stream)", "epoch": "\(broker.log.epoch)", "last": "\(broker.log.last)"])
+            metadata: [
+                "port": "\(broker.port)", "stream": "\(broker.log.stream)", "epoch": "\(broker.log.epoch)", "last": "\(broker.log.last)",
+            ])
         let authenticator = RouterAuthenticator(broker) { (try? Keyring.robots(settings)) ?? [:] }
         var metrics = Metrics()
         let http = HTTPServer(boot, authenticator: authenticator) { routes in

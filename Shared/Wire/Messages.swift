@@ -271,7 +271,9 @@ public struct Filter: Hashable, Sendable {
     /// Throws `WireError` when a token is empty, holds other characters than topics do, or `**` is not last.
     public init(_ text: String) throws {
         let tokens = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard !text.isEmpty, text.utf8.count <= Limits.topic, tokens.count <= 8 else { throw WireError("filter '\(text.prefix(60))' is empty or too long") }
+        guard !text.isEmpty, text.utf8.count <= Limits.topic, tokens.count <= 8 else {
+            throw WireError("filter '\(text.prefix(60))' is empty or too long")
+        }
         for (index, token) in tokens.enumerated() {
             if token == "*" { continue }
             if token == "**" {
@@ -298,7 +300,9 @@ public struct Filter: Hashable, Sendable {
     public func contains(_ other: Filter) -> Bool {
         for (index, token) in tokens.enumerated() {
             if token == "**" { return other.tokens.count > index }
-            guard index < other.tokens.count, other.tokens[index] != "**", token == "*" || token == other.tokens[index] else { return false }
+            guard index < other.tokens.count, other.tokens[index] != "**", token == "*" || token == other.tokens[index] else {
+                return false
+            }
         }
         return other.tokens.count == tokens.count
     }

@@ -8,7 +8,9 @@ import Testing
 @testable import BusService
 
 @Suite("The running bus", .serialized, .timeLimit(.minutes(3))) struct BrokerTests {
-    @Test("events of an outbox are stored once and in order, followed, and followed on after restarts of the bus") func outbox() async throws {
+    @Test("events of an outbox are stored once and in order, followed, and followed on after restarts of the bus") func outbox()
+        async throws
+    {
         let home = try BusHome()
         defer { home.remove() }
         let outbox = MemoryOutbox()
@@ -120,8 +122,10 @@ import Testing
             for (json, status, sentence) in [
                 ("{", 400, "not valid JSON"), ("3", 422, "an event is a JSON object"), ("[]", 422, "expected 1 to 1000 events, found 0"),
                 (#"{"subject":"x","data":1}"#, 422, "'type' is missing"), (#"{"type":"a.b","data":1}"#, 422, "'subject' is missing"),
-                (#"{"type":"a.b","subject":"x"}"#, 422, "'data' is missing"), (#"{"type":"A B","subject":"x","data":1}"#, 422, "event type 'A B'"),
-                (#"{"type":"a.b","subject":"../x","data":1}"#, 422, "'subject'"), (#"{"type":"a.b","subject":"x","data":1,"time":"noon"}"#, 422, "RFC 3339"),
+                (#"{"type":"a.b","subject":"x"}"#, 422, "'data' is missing"),
+                (#"{"type":"A B","subject":"x","data":1}"#, 422, "event type 'A B'"),
+                (#"{"type":"a.b","subject":"../x","data":1}"#, 422, "'subject'"),
+                (#"{"type":"a.b","subject":"x","data":1,"time":"noon"}"#, 422, "RFC 3339"),
                 (#"{"type":"a.b","subject":"x","data":1,"source":"git@here"}"#, 403, "a component of the suite"),
                 (#"{"type":7,"subject":"x","data":1}"#, 422, "'type' must be text"),
             ] {
@@ -134,8 +138,10 @@ import Testing
             let ahead = try await home.http("/v1/events?since=99999")
             #expect(ahead.status == 400 && ahead.body.contains("head is "))
             let follow = try await TestKit.run(
-                ["curl", "-sS", "-N", "-m", "2", "-H", "Authorization: Bearer \(try home.operatorToken)", "-H", "Last-Event-ID: \(seq)",
-                 "http://127.0.0.1:\(home.config.port(.bus))/v1/events/stream"])
+                [
+                    "curl", "-sS", "-N", "-m", "2", "-H", "Authorization: Bearer \(try home.operatorToken)", "-H", "Last-Event-ID: \(seq)",
+                    "http://127.0.0.1:\(home.config.port(.bus))/v1/events/stream",
+                ])
             #expect(follow.output.contains("id: \(seq + 1)\ndata: {") && !follow.output.contains("id: \(seq)\n"))
             let lost = try await home.http("/v1/events/stream", ["-H", "Last-Event-ID: 99999"])
             #expect(lost.status == 400 && lost.body.contains("head is "))
@@ -144,7 +150,8 @@ import Testing
         }
     }
 
-    @Test("a Python client written from docs/wire.md publishes, follows and asks; a key made while the bus runs works at once") func python() async throws {
+    @Test("a Python client written from docs/wire.md publishes, follows and asks; a key made while the bus runs works at once")
+    func python() async throws {
         let home = try BusHome()
         defer { home.remove() }
         try await home.run { home in
@@ -155,7 +162,8 @@ import Testing
             #expect(published.status == 0 && published.output.contains("\"seq\": "), "\(published)")
             let refused = try await home.wire("script", "publish", "git.push.received", "shop", "{}")
             #expect(refused.status == 1 && refused.errors.contains("may not publish git.push.received"), "\(refused)")
-            let followed = try await home.wire("script", "follow", "--type", "deploy", "--since", "1", "--until", "deploy.requested", "--timeout", "20")
+            let followed = try await home.wire(
+                "script", "follow", "--type", "deploy", "--since", "1", "--until", "deploy.requested", "--timeout", "20")
             #expect(followed.status == 0 && followed.output.contains(#""producer": "script""#), "\(followed)")
             try await home.client(.git) { git in
                 git.serve("git", concurrency: 1) { _, body, caller in Data(#"{"caller":"\#(caller)"}"#.utf8) }
@@ -187,12 +195,15 @@ import Testing
         let settings = home.config
         let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
             try Keyring.clients(settings).map {
-                KeyTable.Client(name: $0.name, publicKey: $0.publicKey, publish: $0.publish, subscribe: $0.subscribe, call: $0.call, serve: $0.serve)
+                KeyTable.Client(
+                    name: $0.name, publicKey: $0.publicKey, publish: $0.publish, subscribe: $0.subscribe, call: $0.call, serve: $0.serve)
             }
         }
-        let store = CursorStore(store: try .init(path: home.config.home.path + "/own.sqlite", durability: .normal, migrations: CursorStore.migrations))
+        let store = CursorStore(
+            store: try .init(path: home.config.home.path + "/own.sqlite", durability: .normal, migrations: CursorStore.migrations))
         let broker = try await Broker.start(
-            config, secretKey: try Keyring.load("bus", settings).secretKey, keys: keys, store: store, logger: home.logger) { _ in }
+            config, secretKey: try Keyring.load("bus", settings).secretKey, keys: keys, store: store, logger: home.logger
+        ) { _ in }
         let answer = try await home.client(.api) { client in try await client.call("bus.consumers", Data(), timeout: 5) }
         #expect(String(decoding: answer, as: UTF8.self) == "[]")
         broker.stop()
@@ -202,8 +213,10 @@ import Testing
         defer { after.remove() }
         let stopping = try await after.run { home in
             let stream = try Background(
-                ["curl", "-sS", "-N", "-m", "60", "-H", "Authorization: Bearer \(try home.operatorToken)",
-                 "http://127.0.0.1:\(home.config.port(.bus))/v1/events/stream?since=1"])
+                [
+                    "curl", "-sS", "-N", "-m", "60", "-H", "Authorization: Bearer \(try home.operatorToken)",
+                    "http://127.0.0.1:\(home.config.port(.bus))/v1/events/stream?since=1",
+                ])
             try await eventually("the stream is open") { stream.text.contains(": open") }
             let metrics = try await home.http("/metrics").body
             #expect(metrics.contains("slipway_bus_epoch 1"))
@@ -229,11 +242,16 @@ import Testing
             let config = BusConfig(
                 logDirectory: home.config.home.path + "/second", listen: "127.0.0.1", port: home.config.busPort, host: "here")
             let keys = try KeyTable(path: "") { [] }
-            let store = CursorStore(store: try .init(path: home.config.home.path + "/second.sqlite", durability: .normal, migrations: CursorStore.migrations))
+            let store = CursorStore(
+                store: try .init(path: home.config.home.path + "/second.sqlite", durability: .normal, migrations: CursorStore.migrations))
             let problem = await #expect(throws: Problem.self) {
-                try await Broker.start(config, secretKey: try Keyring.load("bus", home.config).secretKey, keys: keys, store: store, logger: home.logger) { _ in }
+                try await Broker.start(
+                    config, secretKey: try Keyring.load("bus", home.config).secretKey, keys: keys, store: store, logger: home.logger
+                ) { _ in }
             }
-            #expect(problem?.code == .configuration && problem?.message == "port \(home.config.busPort) on 127.0.0.1 is taken by another program")
+            #expect(
+                problem?.code == .configuration
+                    && problem?.message == "port \(home.config.busPort) on 127.0.0.1 is taken by another program")
         }
     }
 }

@@ -26,7 +26,9 @@ struct BusHome: Sendable {
     }
 
     var operatorToken: String {
-        get throws { try String(contentsOfFile: Keyring.operatorTokenFile(config), encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines) }
+        get throws {
+            try String(contentsOfFile: Keyring.operatorTokenFile(config), encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+        }
     }
 
     /// Runs the bus beside `body`, and ends it as SIGTERM would.
@@ -92,7 +94,8 @@ final class MemoryOutbox: OutboxSource {
     @discardableResult
     func add(_ topic: String, _ value: Int) -> String {
         let id = EventID.fresh().text
-        let payload = Data(#"{"specversion":"1.0","id":"\#(id)","source":"test@here","type":"\#(topic)","subject":"shop","data":{"n":\#(value)}}"#.utf8)
+        let payload = Data(
+            #"{"specversion":"1.0","id":"\#(id)","source":"test@here","type":"\#(topic)","subject":"shop","data":{"n":\#(value)}}"#.utf8)
         state.withLock { state in
             state.last += 1
             state.entries.append(OutboxEntry(number: state.last, topic: topic, id: id, payload: payload))

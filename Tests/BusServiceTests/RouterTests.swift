@@ -61,7 +61,9 @@ struct Bench {
         say(peer, user, Frame(.hello, body: body))
     }
 
-    mutating func publish(_ peer: String, _ user: String, from number: UInt64, _ ids: [String], topic: String = "test.one", flags: UInt16 = 0) {
+    mutating func publish(
+        _ peer: String, _ user: String, from number: UInt64, _ ids: [String], topic: String = "test.one", flags: UInt16 = 0
+    ) {
         let events = ids.map { Publication(topic: topic, id: $0, payload: Data("{}".utf8)) }
         say(peer, user, Frame(.publish, flags: flags, a: number, b: UInt64(ids.count), body: Publication.encode(events)))
     }
@@ -112,7 +114,11 @@ struct Bench {
 
     private mutating func collect() {
         for effect in router.takeEffects() {
-            if case .send(let peer, let data) = effect, let frame = try? Frame(data) { sent.append((peer, frame)) } else { others.append(effect) }
+            if case .send(let peer, let data) = effect, let frame = try? Frame(data) {
+                sent.append((peer, frame))
+            } else {
+                others.append(effect)
+            }
         }
     }
 
@@ -123,7 +129,9 @@ struct Bench {
         return mine
     }
 
-    static func records(_ frames: [Frame]) -> [Record] { frames.filter { $0.known == .events }.flatMap { (try? Record.decodeAll($0.body)) ?? [] } }
+    static func records(_ frames: [Frame]) -> [Record] {
+        frames.filter { $0.known == .events }.flatMap { (try? Record.decodeAll($0.body)) ?? [] }
+    }
     static func exceptions(_ frame: Frame?) -> [UInt64: UInt16] {
         let list = frame.flatMap { try? PublishException.decode($0.body) } ?? []
         return Dictionary(list.map { ($0.number, $0.status) }) { first, _ in first }
@@ -190,11 +198,15 @@ struct Bench {
         #expect(types == ["component.joined", "component.left"])
     }
 
-    @Test("commands that are none, bodies that cannot be read and flags that may not be ignored are answered", arguments: [
-        (Frame(.welcome), 400), (Frame(.publish, a: 1, b: 2, body: Data([1])), 400), (Frame(.subscribe, handle: 1, body: Data("[]".utf8)), 400),
-        (Frame(.ping, flags: 0x100), 400), (Frame(.subscribe, handle: 1, body: Data(#"{"filters":["**"],"mode":"group"}"#.utf8)), 501),
-        (Frame(.ackEach, handle: 1), 501), (Frame(.request, a: 1, b: 1, body: Data([0, 9])), 400),
-    ] as [(Frame, UInt16)]) func malformed(frame: Frame, status: UInt16) {
+    @Test(
+        "commands that are none, bodies that cannot be read and flags that may not be ignored are answered",
+        arguments: [
+            (Frame(.welcome), 400), (Frame(.publish, a: 1, b: 2, body: Data([1])), 400),
+            (Frame(.subscribe, handle: 1, body: Data("[]".utf8)), 400),
+            (Frame(.ping, flags: 0x100), 400), (Frame(.subscribe, handle: 1, body: Data(#"{"filters":["**"],"mode":"group"}"#.utf8)), 501),
+            (Frame(.ackEach, handle: 1), 501), (Frame(.request, a: 1, b: 1, body: Data([0, 9])), 400),
+        ] as [(Frame, UInt16)]) func malformed(frame: Frame, status: UInt16)
+    {
         var bench = Bench()
         bench.hello("p", "ada")
         _ = bench.heard("p")
@@ -219,10 +231,12 @@ struct Bench {
             return state >> 20
         }
         let commands: [Command] = [
-            .ping, .pong, .publish, .emit, .subscribe, .credit, .ack, .ackEach, .unsubscribe, .serve, .request, .part, .reply, .cancel, .lost,
+            .ping, .pong, .publish, .emit, .subscribe, .credit, .ack, .ackEach, .unsubscribe, .serve, .request, .part, .reply, .cancel,
+            .lost,
         ]
         let bodies = [
-            Data(), Data(#"{"filters":["**"],"consumer":"c","credit_msgs":-5,"credit_bytes":99999999999}"#.utf8), Data(#"{"service":"echo"}"#.utf8),
+            Data(), Data(#"{"filters":["**"],"consumer":"c","credit_msgs":-5,"credit_bytes":99999999999}"#.utf8),
+            Data(#"{"service":"echo"}"#.utf8),
             Publication.encode([Publication(topic: "test.a", id: "i", payload: Data())]),
             RequestBody(method: "echo.x", key: "", payload: Data()).encoded(), Data([0, 0, 0, 0, 0, 0, 0, 0]),
         ]
@@ -322,7 +336,8 @@ struct Bench {
         _ = bench.heard("p")
         let events = [
             Publication(topic: "test.ok", id: "1", payload: Data()), Publication(topic: "git.push", id: "2", payload: Data()),
-            Publication(topic: "Test", id: "3", payload: Data()), Publication(topic: "test.ok", id: "4", payload: Data(count: (1 << 20) + 1)),
+            Publication(topic: "Test", id: "3", payload: Data()),
+            Publication(topic: "test.ok", id: "4", payload: Data(count: (1 << 20) + 1)),
             Publication(topic: "test.ok", id: "", payload: Data()), Publication(topic: "test.ok", id: "6", payload: Data()),
         ]
         bench.say("p", "ada", Frame(.publish, a: 1, b: 6, body: Publication.encode(events)))
@@ -547,7 +562,9 @@ struct Bench {
         bench.say(peer, "bob", Frame(.serve, handle: 9, a: credit, body: Data(#"{"service":"echo"}"#.utf8)))
     }
     private func ask(_ bench: inout Bench, _ number: UInt64, _ method: String = "echo.say", within: UInt64 = 1000) {
-        bench.say("c", "ada", Frame(.request, a: number, b: within, body: RequestBody(method: method, key: "k", payload: Data("?".utf8)).encoded()))
+        bench.say(
+            "c", "ada",
+            Frame(.request, a: number, b: within, body: RequestBody(method: method, key: "k", payload: Data("?".utf8)).encoded()))
     }
 
     @Test("a call goes to the worker and its reply to the caller, each under its own number") func roundTrip() throws {

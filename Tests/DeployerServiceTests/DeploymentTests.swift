@@ -57,7 +57,11 @@ import Testing
 
     @Test("starts what is needed first, and tells where it is") func needs() throws {
         var world = World()
-        world.release(1, Fixture.config([Fixture.service("web", needs: ["my-db"]), Fixture.service("my-db"), Fixture.service("worker", needs: ["web"], port: false)]))
+        world.release(
+            1,
+            Fixture.config([
+                Fixture.service("web", needs: ["my-db"]), Fixture.service("my-db"), Fixture.service("worker", needs: ["web"], port: false),
+            ]))
         _ = world.deploy(1)
         #expect(world.starts.map(\.instance.service.text) == ["my-db"])
         world.ready(world.starts[0].instance, port: 4242)
@@ -68,7 +72,11 @@ import Testing
         world.settle()
         #expect(world.environment()?.live?.release == 1)
         // The old ones stop in the other order.
-        world.release(2, Fixture.config([Fixture.service("web", needs: ["my-db"]), Fixture.service("my-db"), Fixture.service("worker", needs: ["web"], port: false)]))
+        world.release(
+            2,
+            Fixture.config([
+                Fixture.service("web", needs: ["my-db"]), Fixture.service("my-db"), Fixture.service("worker", needs: ["web"], port: false),
+            ]))
         _ = world.deploy(2)
         world.settle()
         let stopped = world.events(InstanceRequested.self).filter { $0.action == .stop }.map(\.instance.service.text)

@@ -1,3 +1,6 @@
+// swift-format-ignore-file: NeverUseForceTry
+// Fixed names in tests: a wrong one should stop them.
+
 import Contracts
 import Foundation
 import Testing
@@ -48,7 +51,9 @@ private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].fl
                     #expect(route.servers.allSatisfy { ready.contains($0.instance) }, "a route leads to what was never ready, seed \(seed)")
                 }
                 if let stop = envelope.as(InstanceRequested.self), stop.action == .stop {
-                    let served = world.environment(stop.instance.environment)?.routes.values.contains { $0.servers.contains { $0.instance == stop.instance } }
+                    let served = world.environment(stop.instance.environment)?.routes.values.contains {
+                        $0.servers.contains { $0.instance == stop.instance }
+                    }
                     #expect(served == false, "\(stop.instance) is stopped while a route leads to it, seed \(seed)")
                 }
             }
@@ -63,7 +68,9 @@ private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].fl
                 orders.append(world.deploy(releases, World.staging))
             case 2: orders.append(world.rollback(environment))
             case 3: orders.append(world.rollback(to: Int.random(in: 1...releases + 2, using: &random), environment))
-            default: orders.append(world.deploy(Bool.random(using: &random) ? nil : Int.random(in: 1...releases + 2, using: &random), environment))
+            default:
+                orders.append(
+                    world.deploy(Bool.random(using: &random) ? nil : Int.random(in: 1...releases + 2, using: &random), environment))
             }
         }
 
@@ -76,7 +83,8 @@ private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].fl
                     // Orders to it that are on their way stay on their way.
                     world.deliver(
                         InstanceExited(
-                            instance: id, host: World.host, expected: false, status: 139, signal: nil, reason: "crashed", tail: [], restartIn: 1))
+                            instance: id, host: World.host, expected: false, status: 139, signal: nil, reason: "crashed", tail: [],
+                            restartIn: 1))
                 } else {
                     world.deliver(InstanceUnready(instance: id, host: World.host, reason: "no answer"))
                 }
@@ -86,9 +94,13 @@ private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].fl
                 world.fire(key)
                 return true
             }
-            if faults, Int.random(in: 0..<15, using: &random) == 0, let old = world.log.filter({ $0.source == "test@host1" }).randomElement(using: &random) {
+            if faults, Int.random(in: 0..<15, using: &random) == 0,
+                let old = world.log.filter({ $0.source == "test@host1" }).randomElement(using: &random)
+            {
                 // News that come twice, late. News of instances are the state of their time, so only answers and orders are repeated.
-                if [RouteChanged.type, RouteDrained.type, DeployRequested.type, RollbackRequested.type, ReleaseCreated.type].contains(old.type) {
+                if [RouteChanged.type, RouteDrained.type, DeployRequested.type, RollbackRequested.type, ReleaseCreated.type].contains(
+                    old.type)
+                {
                     let rejected = world.ends(of: old.id) == ["rejected"]
                     if !rejected { world.deliver(old) }
                 }
@@ -159,7 +171,9 @@ private let seeds = ProcessInfo.processInfo.environment["SLIPWAY_TEST_SEEDS"].fl
                 #expect(route.servers.allSatisfy { live.contains($0.instance) }, "a route leads to another generation, seed \(seed)")
             }
             if let live = environment.live, let release = world.state.release(environment.app, live.release) {
-                #expect(environment.routes.count == Hosts.of(release.config, app: environment.app, environment: environment.name, chain: Fixture.chain).count)
+                #expect(
+                    environment.routes.count
+                        == Hosts.of(release.config, app: environment.app, environment: environment.name, chain: Fixture.chain).count)
             }
         }
         #expect(alive == expected, "left running: \(alive.symmetricDifference(expected).map(\.text).sorted()), seed \(seed)")

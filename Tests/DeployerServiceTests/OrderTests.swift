@@ -123,7 +123,10 @@ import Testing
         world.release(1, Fixture.config([Fixture.service("web")], routes: [shop], chain: Fixture.chain))
         let early = world.deploy(1)
         #expect(world.ends(of: early) == ["rejected"])
-        #expect(failure(world) == "v1 has not been live in staging, and production of shop takes releases from there | slipway deploy shop --env staging --release v1")
+        #expect(
+            failure(world)
+                == "v1 has not been live in staging, and production of shop takes releases from there | slipway deploy shop --env staging --release v1"
+        )
         _ = world.deploy(1, World.staging)
         world.settle()
         #expect(world.environment(World.staging)?.routes["web"]?.hosts == ["staging.shop.localhost"])
@@ -131,7 +134,10 @@ import Testing
         let order = world.deploy(nil)
         world.settle()
         #expect(world.ends(of: order) == ["live"])
-        #expect(world.environment(World.production)?.routes["web"]?.hosts == ["shop.localhost", "production.shop.localhost", "shop.example.org"])
+        #expect(
+            world.environment(World.production)?.routes["web"]?.hosts == [
+                "shop.localhost", "production.shop.localhost", "shop.example.org",
+            ])
         #expect(world.state.instances.keys == ["shop/production/web/1", "shop/staging/web/1"])
     }
 

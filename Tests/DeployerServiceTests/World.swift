@@ -1,3 +1,6 @@
+// swift-format-ignore-file: NeverUseForceTry
+// Fixed names in tests: a wrong one should stop them.
+
 import Contracts
 import Kit
 
@@ -101,7 +104,8 @@ struct World {
     }
     /// Discovery answers the oldest order for a route; `drain`: and says that what left is done.
     mutating func answerRoute(drain: Bool, ingress: Bool = true, refused: [String: String]? = nil) {
-        guard let index = orders.firstIndex(where: { $0.type == RouteRequested.type }), let order = orders[index].as(RouteRequested.self) else { return }
+        guard let index = orders.firstIndex(where: { $0.type == RouteRequested.type }), let order = orders[index].as(RouteRequested.self)
+        else { return }
         let id = orders.remove(at: index).id
         deliver(
             RouteChanged(
@@ -158,6 +162,7 @@ enum Fixture {
     }
     static let web = config([service("web")])
     static let chain = [
-        EnvironmentSpec(name: World.staging, from: .branch("main")), EnvironmentSpec(name: World.production, from: .environment(World.staging)),
+        EnvironmentSpec(name: World.staging, from: .branch("main")),
+        EnvironmentSpec(name: World.production, from: .environment(World.staging)),
     ]
 }

@@ -17,7 +17,7 @@ struct IngressTests {
 
     @Test("no request is lost in 20 switches under load, each old server killed the moment it is drained") func switches() async throws {
         try await Yard.open { yard in
-            let base = try Ports.free(21)
+            let base = try Yard.ports(21)
             var server = try await yard.server("v0", port: base)
             try await yard.take(Sample.route([(try Sample.id(1), base)]))
             let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "16"])
@@ -43,7 +43,7 @@ struct IngressTests {
         async throws
     {
         try await Yard.open { yard in
-            let base = try Ports.free(21)
+            let base = try Yard.ports(21)
             try await yard.server("here", port: base)
             try await yard.take(Sample.route([(try Sample.id(1), base)], hosts: ["shop.localhost", "shop.example.org"]))
             try await yard.killHAProxy()
@@ -63,7 +63,7 @@ struct IngressTests {
 
     @Test("more routes than the pool holds: it grows by a reload without a lost request") func growth() async throws {
         try await Yard.open { yard in
-            let base = try Ports.free(21)
+            let base = try Yard.ports(21)
             try await yard.server("here", port: base)
             try await yard.take(Sample.route([(try Sample.id(1), base)]))
             let load = try Background(["python3", "-c", Scripts.load, "\(yard.port)", "shop.localhost", "6"])
@@ -83,7 +83,7 @@ struct IngressTests {
 
     @Test("a dead server is out at once, the last sick one stays, and both are back when ready") func health() async throws {
         try await Yard.open { yard in
-            let base = try Ports.free(21)
+            let base = try Yard.ports(21)
             try await yard.server("one", port: base)
             try await yard.server("two", port: base + 1)
             let first = try Sample.id(1)
@@ -112,7 +112,7 @@ struct IngressTests {
 
     @Test("what a client says about its origin never reaches an instance; odd requests get one clear line") func edges() async throws {
         try await Yard.open { yard in
-            let base = try Ports.free(21)
+            let base = try Yard.ports(21)
             try await yard.server("here", port: base)
             try await yard.take(Sample.route([(try Sample.id(1), base)]))
             let lies = [

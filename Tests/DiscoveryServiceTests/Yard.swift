@@ -18,7 +18,7 @@ actor Yard {
     init() throws {
         directory = "/tmp/slipway-yard-\(UUID().uuidString.prefix(8))"
         try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-        port = try Ports.free()
+        port = try Self.ports()
         let ingress = Ingress(
             config: HAProxyConfig(listen: "127.0.0.1", port: port, socket: "\(directory)/haproxy.sock", account: HAProxyProgram.account),
             directory: directory, logger: Logger(label: "yard"))
@@ -42,7 +42,7 @@ actor Yard {
 
     /// Kills master and worker at once.
     func killHAProxy() async throws {
-        guard let haproxy else { return }
+        guard let haproxy, haproxy.isRunning else { return }
         let children = (try? String(contentsOfFile: "/proc/\(haproxy.pid)/task/\(haproxy.pid)/children", encoding: .utf8)) ?? ""
         haproxy.send(signal: SIGKILL)
         for child in children.split(separator: " ").compactMap({ Int32($0) }) { kill(child, SIGKILL) }
@@ -65,10 +65,15 @@ actor Yard {
             try await yard.start()
             result = .success(try await body(yard))
         } catch {
-            result = .failure(error)
+            // What HAProxy said, and whether it still runs, is what one wants to know then.
+            result = .failure(TestFailure("\(error); \(await yard.haproxyStory)"))
         }
         await yard.stop()
         try result.get()
+    }
+
+    private var haproxyStory: String {
+        "HAProxy \(haproxy?.isRunning == true ? "runs" : "has ended"): \(haproxy?.text.suffix(1500) ?? "")"
     }
 
     private func stop() async {
@@ -158,28 +163,13 @@ enum Scripts {
     }
 }
 
-enum Ports {
+extension Yard {
     /// The first of `count` ports in a row that nobody listens on, below those the system gives to outgoing connections.
-    static func free(_ count: Int = 1) throws -> Int {
+    static func ports(_ count: Int = 1) throws -> Int {
         for _ in 0..<200 {
             let first = Int.random(in: 10_000..<30_000)
-            if (first..<first + count).allSatisfy(isFree) { return first }
+            if (first..<first + count).allSatisfy(Ports.isFree) { return first }
         }
         throw TestFailure("no \(count) free ports in a row")
-    }
-
-    private static func isFree(_ port: Int) -> Bool {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard descriptor >= 0 else { return false }
-        defer { close(descriptor) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(port).bigEndian
-        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
-        return withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
-            }
-        }
     }
 }

@@ -17,8 +17,8 @@ extension PlatformTests {
 
                 // slipway.yml
                 let files: [(String, [String])] = [
-                    ("servcies: {web: {run: x}}\n", ["slipway.yml:1", "servcies", "services"]),
-                    ("services:\n  web: {run: 7, instances: many}\n", ["slipway.yml:2", "instances"]),
+                    ("servcies: {web: {run: x}}\n", ["slipway.yml line 1", "servcies", "services"]),
+                    ("services:\n  web: {run: 7, instances: many}\n", ["slipway.yml line 2", "instances"]),
                     ("services:\n  web: {run: a, needs: [db]}\n  db: {run: b, needs: [web]}\n", ["→"]),
                     ("services: {web: {run: a, needs: [nobody]}}\n", ["nobody"]), ("services: [\n", ["slipway.yml"]),
                     ("services: {web: {run: a, ports: {http: 70000}}}\n", ["70000"]),
@@ -46,7 +46,8 @@ extension PlatformTests {
                     let encoded = name.addingPercentEncoding(withAllowedCharacters: .alphanumerics) ?? ""
                     let answer = try await platform.ask(.api, "/v1/apps", method: "POST", json: try Coding.text(["name": name]))
                     #expect(answer.status == 422, "\(name): \(answer)")
-                    #expect(try await platform.ask(.git, "/\(encoded).git/info/refs?service=git-upload-pack").status == 404, "\(name)")
+                    let url = try await platform.ask(.git, "/\(encoded).git/info/refs?service=git-upload-pack")
+                    #expect(url.status == 404, "\(name): \(url)")
                 }
                 #expect(try await platform.slipway("app", "list", "--json").output == state)
 

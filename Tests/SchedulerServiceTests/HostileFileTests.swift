@@ -27,7 +27,9 @@ struct Seeded: RandomNumberGenerator {
 
     @Test("by aliases that double is refused in no time") func bomb() {
         var text = "a: &a [x,x,x,x,x,x,x,x,x]\n"
-        for (last, next) in zip("abcdef", "bcdefg") { text += "\(next): &\(next) [" + Array(repeating: "*\(last)", count: 9).joined(separator: ",") + "]\n" }
+        for (last, next) in zip("abcdef", "bcdefg") {
+            text += "\(next): &\(next) [" + Array(repeating: "*\(last)", count: 9).joined(separator: ",") + "]\n"
+        }
         let (answer, seconds) = time { refusal(text) }
         #expect(answer.hasPrefix("slipway.yml: more than 10000 nodes after aliases (line "), "\(answer)")
         #expect(seconds < 1)
@@ -52,7 +54,8 @@ struct Seeded: RandomNumberGenerator {
 
     @Test("by depth is refused with the line") func depth() {
         for text in [
-            String(repeating: "[", count: 200_000), String(repeating: "{a: ", count: 50_000), "x:\n" + String(repeating: "- ", count: 100_000) + "a",
+            String(repeating: "[", count: 200_000), String(repeating: "{a: ", count: 50_000),
+            "x:\n" + String(repeating: "- ", count: 100_000) + "a",
             String(repeating: "? ", count: 100_000), "x: " + String(repeating: "[", count: 40) + String(repeating: "]", count: 40),
         ] {
             let (answer, seconds) = time { refusal(text) }
@@ -65,7 +68,9 @@ struct Seeded: RandomNumberGenerator {
     }
 
     @Test("by size or encoding is refused by name") func encoding() {
-        #expect(refusal(Data(repeating: 0x23, count: 300_000)) == "slipway.yml: 300000 bytes; at most 262144 are read (keep data out of slipway.yml)")
+        #expect(
+            refusal(Data(repeating: 0x23, count: 300_000))
+                == "slipway.yml: 300000 bytes; at most 262144 are read (keep data out of slipway.yml)")
         #expect(refusal("a: b".data(using: .utf16)!).hasPrefix("slipway.yml: is UTF-16"))
         #expect(refusal(Data([0x61, 0x00, 0x62])).contains("NUL"))
         #expect(refusal(Data([0x61, 0x3A, 0x20, 0xFF, 0xFE, 0x80])).contains("not valid UTF-8"))
@@ -117,7 +122,9 @@ struct Seeded: RandomNumberGenerator {
     }
 
     @Test("refuses what is wrong with the line") func wrong() {
-        #expect(refusal("web: ./x\nrelease: ./migrate\n").hasPrefix("Procfile line 2: the 'release' process is not supported by this version of Slipway"))
+        #expect(
+            refusal("web: ./x\nrelease: ./migrate\n").hasPrefix(
+                "Procfile line 2: the 'release' process is not supported by this version of Slipway"))
         #expect(refusal("web ./x") == "Procfile line 1: expected 'name: command' (for example 'web: python3 app.py')")
         #expect(refusal("web: a\nweb: b") == "Procfile line 2: 'web' appears twice (remove one)")
         #expect(refusal("web:") == "Procfile line 1: 'web' has no command")

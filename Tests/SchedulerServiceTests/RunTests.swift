@@ -70,7 +70,8 @@ import Testing
         #expect(world.ends[0].outcome == .rejected)
         #expect(
             world.ends[0].reason
-                == "no slipway.yml and no Procfile at this commit (add a Procfile with a line such as 'web: python3 app.py', or a slipway.yml (docs/slipway.yml.md))")
+                == "no slipway.yml and no Procfile at this commit (add a Procfile with a line such as 'web: python3 app.py', or a slipway.yml (docs/slipway.yml.md))"
+        )
         world.push(2)
         world.file("servcies: {}\n")
         #expect(world.ends[1].reason == "slipway.yml line 1, column 1: unknown key 'servcies' (did you mean 'services'?)")

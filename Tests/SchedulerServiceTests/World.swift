@@ -1,3 +1,6 @@
+// swift-format-ignore-file: NeverUseForceTry
+// Fixed names in tests: a wrong one should stop them.
+
 import Contracts
 import Foundation
 import Kit
@@ -69,7 +72,9 @@ struct World {
         guard let index = questions.firstIndex(where: { if case .resolve = $0 { true } else { false } }),
             case .resolve(let order, _, _) = questions.remove(at: index)
         else { return }
-        take(.notice(.resolved(order: order, commit: commit.map(Self.commit), ref: ref.map { try! RefName($0) }, title: "", problem: problem)))
+        take(
+            .notice(
+                .resolved(order: order, commit: commit.map(Self.commit), ref: ref.map { try! RefName($0) }, title: "", problem: problem)))
     }
 
     /// The supervisor ends the oldest job.

@@ -80,10 +80,13 @@ import Wire
         #expect(subscription.consumer == "" && subscription.from == nil && subscription.credit_msgs == 256)
     }
 
-    @Test("positions are written as the protocol says", arguments: [
-        (Position.cursor, #""cursor""#), (.first, #""first""#), (.new, #""new""#), (.seq(7, stream: nil), #"{"seq":7}"#),
-        (.seq(7, stream: "ab"), #"{"seq":7,"stream":"ab"}"#), (.time("2026-11-23T00:00:00Z"), #"{"time":"2026-11-23T00:00:00Z"}"#),
-    ]) func positions(position: Position, text: String) throws {
+    @Test(
+        "positions are written as the protocol says",
+        arguments: [
+            (Position.cursor, #""cursor""#), (.first, #""first""#), (.new, #""new""#), (.seq(7, stream: nil), #"{"seq":7}"#),
+            (.seq(7, stream: "ab"), #"{"seq":7,"stream":"ab"}"#), (.time("2026-11-23T00:00:00Z"), #"{"time":"2026-11-23T00:00:00Z"}"#),
+        ]) func positions(position: Position, text: String) throws
+    {
         #expect(try Coding.text(position) == text)
         #expect(try JSONDecoder().decode(Position.self, from: Data(text.utf8)) == position)
     }
@@ -146,18 +149,27 @@ import Wire
 }
 
 @Suite("Topic filters") struct FilterTests {
-    @Test("match as the protocol says", arguments: [
-        ("git.push", "git.push", true), ("git.push", "git.push.received", false), ("git.*", "git.push", true), ("git.*", "git.push.received", false),
-        ("git.**", "git.push.received", true), ("git.**", "git", false), ("**", "a", true), ("*", "a.b", false), ("*.push.*", "git.push.received", true),
-    ]) func matching(filter: String, topic: String, expected: Bool) throws {
+    @Test(
+        "match as the protocol says",
+        arguments: [
+            ("git.push", "git.push", true), ("git.push", "git.push.received", false), ("git.*", "git.push", true),
+            ("git.*", "git.push.received", false),
+            ("git.**", "git.push.received", true), ("git.**", "git", false), ("**", "a", true), ("*", "a.b", false),
+            ("*.push.*", "git.push.received", true),
+        ]) func matching(filter: String, topic: String, expected: Bool) throws
+    {
         #expect(try Filter(filter).matches(topic) == expected)
     }
 
-    @Test("contain one another as permissions need", arguments: [
-        ("**", "**", true), ("**", "git.*", true), ("git.**", "git.**", true), ("git.**", "git.push.*", true), ("git.**", "**", false),
-        ("git.*", "git.**", false), ("git.*", "git.push", true), ("git.*", "git.*", true), ("git.push", "git.*", false), ("*.push", "git.push", true),
-        ("git.**", "git", false), ("*", "**", false), ("git.*", "git.push.received", false),
-    ]) func containing(outer: String, inner: String, expected: Bool) throws {
+    @Test(
+        "contain one another as permissions need",
+        arguments: [
+            ("**", "**", true), ("**", "git.*", true), ("git.**", "git.**", true), ("git.**", "git.push.*", true), ("git.**", "**", false),
+            ("git.*", "git.**", false), ("git.*", "git.push", true), ("git.*", "git.*", true), ("git.push", "git.*", false),
+            ("*.push", "git.push", true),
+            ("git.**", "git", false), ("*", "**", false), ("git.*", "git.push.received", false),
+        ]) func containing(outer: String, inner: String, expected: Bool) throws
+    {
         #expect(try Filter(outer).contains(Filter(inner)) == expected)
     }
 

@@ -59,7 +59,8 @@ final class Broker: Service {
                         let (log, router) = try openLog(config, store, logger)
                         let flusher = Flusher(log, done: { inbox.post(.flushed($0)) }, failed: fatal)
                         broker = BrokerThread(
-                            socket: socket, router: router, inbox: inbox, flusher: flusher, log: log, cursors: store, keys: keys, logger: logger,
+                            socket: socket, router: router, inbox: inbox, flusher: flusher, log: log, cursors: store, keys: keys,
+                            logger: logger,
                             advanced: { followers.tell($0) })
                         continuation.resume(
                             returning: Broker(log: log, port: socket.port, inbox: inbox, followers: followers, ended: ended))
@@ -91,11 +92,14 @@ final class Broker: Service {
         settings.firstSegmentBytes = config.firstSegmentBytes
         let (log, recovered) = try EventLog.open(settings, durable: try store.mark())
         if let cut = recovered.cut, cut.to > cut.from {
-            logger.warning("a batch that was never acknowledged was cut from the end of the log", metadata: ["bytes": "\(cut.to - cut.from)"])
+            logger.warning(
+                "a batch that was never acknowledged was cut from the end of the log", metadata: ["bytes": "\(cut.to - cut.from)"])
         }
         for damage in recovered.damage {
             // Never cut and never renumbered: consumers that come to it are told, the rest is served.
-            logger.critical("the log is damaged: \(damage.place)", metadata: damage.first <= damage.last ? ["events": "\(damage.first) to \(damage.last)"] : [:])
+            logger.critical(
+                "the log is damaged: \(damage.place)",
+                metadata: damage.first <= damage.last ? ["events": "\(damage.first) to \(damage.last)"] : [:])
         }
         let start = Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch)
         if case .full(let reason) = try log.append(start, time: Clock.wall()) {
@@ -112,7 +116,8 @@ final class Broker: Service {
     private static func explain(_ error: any Error, _ config: BusConfig) -> any Error {
         guard let disk = error as? DiskError else { return error }
         if disk.isFull { return Problem(.storageFull, "there is no room for the log: \(disk)", hint: "free some space on that disk") }
-        return Problem(.failed, "the log in \(config.logDirectory) cannot be opened: \(disk)", hint: "see that the directory is readable and writable")
+        return Problem(
+            .failed, "the log in \(config.logDirectory) cannot be opened: \(disk)", hint: "see that the directory is readable and writable")
     }
 
     /// Until the service group shuts down.

@@ -27,7 +27,8 @@ final class BrokerThread {
     private var stopping = false
 
     init(
-        socket: RouterSocket, router: Router, inbox: Inbox, flusher: Flusher, log: EventLog, cursors: CursorStore, keys: KeyTable, logger: Logger,
+        socket: RouterSocket, router: Router, inbox: Inbox, flusher: Flusher, log: EventLog, cursors: CursorStore, keys: KeyTable,
+        logger: Logger,
         advanced: @escaping @Sendable (UInt64) -> Void
     ) {
         self.socket = socket
@@ -77,7 +78,10 @@ final class BrokerThread {
             guard bytes < 4 << 20, let (peer, user, message) = socket.receive() else { return }
             bytes += message.count
             // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
-            if let user, router.rights[user] == nil { router.setRights(keys.rights, now: now) }
+            if let user, router.rights[user] == nil {
+                let rights = keys.rights
+                if rights[user] != nil { router.setRights(rights, now: now) }
+            }
             router.receive(message, from: peer, user: user, now: now)
         }
     }

@@ -30,7 +30,8 @@ final class RouterAuthenticator: Authenticator {
         } catch {
             if let remembered, remembered.principal != nil, now - remembered.at < 60_000 { return remembered.principal }
             guard let owner = robots()[hash] else {
-                throw Problem(.unavailable, "tokens cannot be checked now: \(error)", hint: "try again; 'slipway status' shows what is missing")
+                throw Problem(
+                    .unavailable, "tokens cannot be checked now: \(error)", hint: "try again; 'slipway status' shows what is missing")
             }
             principal = Principal(name: owner == "admin" ? "admin" : "component:\(owner)", role: .admin)
         }

@@ -12,7 +12,9 @@ struct RecentIDs: Sendable {
             hash.update(data: Data(user.utf8))
             hash.update(data: [0])
             hash.update(data: Data(id.utf8))
-            (high, low) = hash.finalize().withUnsafeBytes { ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self)) }
+            (high, low) = hash.finalize().withUnsafeBytes {
+                ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+            }
         }
     }
 

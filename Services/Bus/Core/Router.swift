@@ -177,7 +177,9 @@ struct Router: Sendable {
         case .keyNotFound(let key, _): "'\(key.stringValue)' is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context):
             "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' has another type"
-        case .dataCorrupted(let context): context.codingPath.isEmpty ? "the body is not JSON" : "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' cannot be read"
+        case .dataCorrupted(let context):
+            context.codingPath.isEmpty
+                ? "the body is not JSON" : "'\(context.codingPath.map(\.stringValue).joined(separator: "."))' cannot be read"
         @unknown default: "the body cannot be read"
         }
     }

@@ -58,7 +58,8 @@ extension Router {
         guard callsByCaller[.session(peer, frame.a)] == nil else { throw WireError("REQ: number \(frame.a) is under way") }
         open(
             Call(
-                caller: .session(peer, frame.a), name: session.user, service: Self.service(of: body.method), method: body.method, key: body.key,
+                caller: .session(peer, frame.a), name: session.user, service: Self.service(of: body.method), method: body.method,
+                key: body.key,
                 payload: body.payload, deadline: now + Int64(min(max(frame.b, 1), 600_000))), now)
     }
 
@@ -97,7 +98,9 @@ extension Router {
                 waiting[service]?.removeFirst()
                 continue
             }
-            guard let at = workers[service]?.firstIndex(where: { $0.busy < $0.room }), var worker = workers[service]?.remove(at: at) else { return }
+            guard let at = workers[service]?.firstIndex(where: { $0.busy < $0.room }), var worker = workers[service]?.remove(at: at) else {
+                return
+            }
             waiting[service]?.removeFirst()
             worker.busy += 1
             workers[service]?.append(worker)
@@ -118,7 +121,9 @@ extension Router {
         guard let call = calls[frame.a], call.worker?.peer == peer else { return }
         if frame.known == .part {
             // Replies in parts are for clients; a caller in this process asks only what fits into one.
-            if case .session(let caller, let number) = call.caller { send(caller, Frame(.part, a: number, b: frame.b, body: frame.body), now) }
+            if case .session(let caller, let number) = call.caller {
+                send(caller, Frame(.part, a: number, b: frame.b, body: frame.body), now)
+            }
             return
         }
         close(frame.a, now)

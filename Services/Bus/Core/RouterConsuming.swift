@@ -94,7 +94,8 @@ extension Router {
     }
 
     mutating func acknowledge(_ frame: Frame, _ peer: Peer, _ now: Int64) {
-        guard let subscription = subscriptions[SubscriptionKey(peer: peer, handle: frame.handle)], let consumer = subscription.consumer else { return }
+        guard let subscription = subscriptions[SubscriptionKey(peer: peer, handle: frame.handle)], let consumer = subscription.consumer
+        else { return }
         guard frame.b == subscription.generation else {
             return bye(peer, handle: frame.handle, 410, "generation \(frame.b) is over", retry: nil, now)
         }
@@ -165,7 +166,9 @@ extension Router {
         for record in records {
             if subscription.matches(record.topic) {
                 guard count < Limits.packedEvents, count < subscription.creditMessages,
-                    count == 0 || (body.count + record.bytes.count <= Limits.packedBytes && body.count + record.bytes.count <= subscription.creditBytes)
+                    count == 0
+                        || (body.count + record.bytes.count <= Limits.packedBytes
+                            && body.count + record.bytes.count <= subscription.creditBytes)
                 else { break }
                 body.append(record.bytes)
                 count += 1
@@ -240,7 +243,8 @@ extension Router {
                 continue
             }
             let before = body.count
-            Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload).encode(into: &body)
+            Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload).encode(
+                into: &body)
             subscription.creditMessages -= 1
             subscription.creditBytes -= Int64(body.count - before)
         }
@@ -264,7 +268,8 @@ extension Router {
         }
         let live = subscriptions.values.filter { $0.consumer == nil }.map { subscription in
             ConsumerStatus(
-                owner: subscription.owner, consumer: "", cursor: subscription.unreported - 1, lag: last - min(last, subscription.unreported - 1),
+                owner: subscription.owner, consumer: "", cursor: subscription.unreported - 1,
+                lag: last - min(last, subscription.unreported - 1),
                 connected: true, generation: 0, filters: subscription.filters.map(\.text), dropped: subscription.dropped)
         }
         return (durable + live).sorted { ($0.owner, $0.consumer, $0.cursor) < ($1.owner, $1.consumer, $1.cursor) }

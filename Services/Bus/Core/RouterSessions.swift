@@ -99,7 +99,8 @@ extension Router {
     mutating func announce(_ event: some Event) {
         let type = type(of: event).type
         guard let id = try? EventID(makeID()), let data = try? event.json() else { return }
-        let envelope = Envelope(id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: nil, data: data, actor: "bus")
+        let envelope = Envelope(
+            id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: nil, data: data, actor: "bus")
         guard let payload = try? Coding.encode(envelope) else { return }
         filling.add(BatchEvent(topic: type.text, producer: "bus", id: id.text, payload: payload))
     }

@@ -16,7 +16,8 @@ struct BusMetrics: Service {
             lagAt = Clock.monotonic()
             metrics.set("slipway_bus_subscriptions", Double(consumers.count { $0.connected }))
             for consumer in consumers where !consumer.consumer.isEmpty {
-                metrics.set("slipway_bus_lag_events", Double(consumer.lag), labels: [("owner", consumer.owner), ("consumer", consumer.consumer)])
+                metrics.set(
+                    "slipway_bus_lag_events", Double(consumer.lag), labels: [("owner", consumer.owner), ("consumer", consumer.consumer)])
             }
         }
     }

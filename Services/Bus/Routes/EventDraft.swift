@@ -33,7 +33,9 @@ struct EventDraft: Sendable {
         _ = try EventID(id)
         let source = try text("source") ?? "http@\(host)"
         if let name = source.split(separator: "@").first, Component(rawValue: String(name)) != nil, principal.name != "component:\(name)" {
-            throw Problem(.forbidden, "'source' \(Problem.quote(source)) is a component of the suite, and this token is not its own", hint: "leave 'source' out")
+            throw Problem(
+                .forbidden, "'source' \(Problem.quote(source)) is a component of the suite, and this token is not its own",
+                hint: "leave 'source' out")
         }
         guard (1...255).contains(source.utf8.count) else { throw Problem(.invalid, "'source': 1 to 255 bytes") }
         if let time = try text("time"), Timestamp(time) == nil { throw Problem(.invalid, "'time' \(Problem.quote(time)) is not RFC 3339") }
@@ -53,10 +55,12 @@ struct EventDraft: Sendable {
     /// A path such as `shop/production`: no empty or dotted part, nothing that does not print.
     private static func check(subject: String) throws {
         let parts = subject.split(separator: "/", omittingEmptySubsequences: false)
-        guard (1...512).contains(subject.utf8.count), subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) }),
+        guard (1...512).contains(subject.utf8.count),
+            subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && !(0x7F...0x9F).contains($0.value) }),
             parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." })
         else {
-            throw Problem(.invalid, "'subject' \(Problem.quote(subject)): expected a path of 1 to 512 bytes", hint: "such as 'shop/production'")
+            throw Problem(
+                .invalid, "'subject' \(Problem.quote(subject)): expected a path of 1 to 512 bytes", hint: "such as 'shop/production'")
         }
     }
 }

@@ -45,8 +45,14 @@ struct EventRoutes: Sendable {
             switch decision.status {
             case 200: answers.append(Published(id: draft.publication.id, seq: decision.seq, duplicate: nil))
             case 208: answers.append(Published(id: draft.publication.id, seq: decision.seq, duplicate: true))
-            case 507: throw Problem(.storageFull, "the bus's disk is full; '\(draft.publication.id)' was not stored", hint: "free some space, then send it again")
-            case 413: throw Problem(.tooLarge, "the event is larger than \(Limits.payload) bytes", hint: "store the content in the registry and send its digest")
+            case 507:
+                throw Problem(
+                    .storageFull, "the bus's disk is full; '\(draft.publication.id)' was not stored",
+                    hint: "free some space, then send it again")
+            case 413:
+                throw Problem(
+                    .tooLarge, "the event is larger than \(Limits.payload) bytes",
+                    hint: "store the content in the registry and send its digest")
             default: throw Problem(.invalid, "the bus refuses the event (\(decision.status))")
             }
         }
@@ -116,7 +122,8 @@ struct EventRoutes: Sendable {
         var start = try position(request.query("since"), name: "since") ?? head + 1
         if let name = HTTPField.Name("Last-Event-ID"), let text = request.headers[name] {
             guard let seen = UInt64(text), seen <= head else {
-                throw Problem(.malformed, "Last-Event-ID \(Problem.quote(text)): head is \(head)", hint: "connect without it to see new events")
+                throw Problem(
+                    .malformed, "Last-Event-ID \(Problem.quote(text)): head is \(head)", hint: "connect without it to see new events")
             }
             start = max(seen + 1, broker.log.first)
         }
@@ -171,7 +178,8 @@ struct Selection: Sendable {
     func json(_ stored: StoredRecord) -> Data? {
         if let type, !matchesType(stored.topic, type) { return nil }
         var reader = Reader(stored.bytes)
-        guard let record = try? Record(from: &reader), case .object(var members)? = try? Coding.decode(JSON.self, from: record.payload) else { return nil }
+        guard let record = try? Record(from: &reader), case .object(var members)? = try? Coding.decode(JSON.self, from: record.payload)
+        else { return nil }
         let about = members["subject"]?.string
         if let subject, about != subject, about?.hasPrefix(subject + "/") != true { return nil }
         if let app, about != app.text, about?.hasPrefix(app.text + "/") != true { return nil }

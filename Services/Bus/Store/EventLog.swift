@@ -151,10 +151,14 @@ final class EventLog: LogView {
         let needed = SegmentHeader.length + count
         var file: DiskFile
         let isFirst = shared.withLock(\.segments.isEmpty)
-        if let spare = shared.withLock({ shared -> DiskFile? in defer { shared.spare = nil }; return shared.spare }) {
+        if let spare = shared.withLock({ shared -> DiskFile? in
+            defer { shared.spare = nil }
+            return shared.spare
+        }) {
             file = spare
         } else {
-            file = try makeZeroed(isFirst ? settings.firstSegmentBytes : min(settings.segmentBytes, max(settings.firstSegmentBytes, needed)), "next.tmp")
+            file = try makeZeroed(
+                isFirst ? settings.firstSegmentBytes : min(settings.segmentBytes, max(settings.firstSegmentBytes, needed)), "next.tmp")
         }
         var capacity = try file.size()
         if needed > capacity {

@@ -182,7 +182,8 @@ struct LogRecovery {
         if batch.whole, let chain, BatchCodec.chain(chain, data[data.startIndex + batch.start..<data.startIndex + at]) != hash {
             result.damage.append(
                 DamagedRange(
-                    first: batch.firstNext, last: next - 1, place: "\(name): the batch at byte \(batch.start) does not extend the hash chain"))
+                    first: batch.firstNext, last: next - 1,
+                    place: "\(name): the batch at byte \(batch.start) does not extend the hash chain"))
         }
         chain = hash
         for (key, number) in outboxes { result.outboxes[key] = max(number, result.outboxes[key] ?? 0) }

@@ -61,7 +61,9 @@ extension DeployerState {
     }
 
     /// The service's own variables, and where what it needs is found. What the file sets itself wins.
-    private func variables(of service: ServiceSpec, _ id: InstanceID, _ environment: EnvironmentRecord, _ generation: Int) -> [String: String] {
+    private func variables(of service: ServiceSpec, _ id: InstanceID, _ environment: EnvironmentRecord, _ generation: Int) -> [String:
+        String]
+    {
         var variables: [String: String] = [:]
         for need in service.needs {
             let ready = instances(of: environment, generation: generation).filter { $0.id.service == need && $0.state == .ready }
@@ -77,7 +79,9 @@ extension DeployerState {
 
     /// Goes on when all instances ordered so far are ready.
     mutating func advance(_ key: String, _ step: inout Step<DeployerEffect>) {
-        guard let environment = environments[key], let rollout = environment.rollout, case .starting(let tier) = rollout.phase else { return }
+        guard let environment = environments[key], let rollout = environment.rollout, case .starting(let tier) = rollout.phase else {
+            return
+        }
         let all = rollout.tiers[...tier].joined()
         guard all.allSatisfy({ instances[$0.text]?.state == .ready }) else { return }
         if tier + 1 < rollout.tiers.count {
@@ -113,11 +117,16 @@ extension DeployerState {
         }
         environments[key] = environment
         let seconds = step.now.seconds(since: rollout.began)
-        step.publish(DeploySucceeded(head: rollout.head, url: url(environment), seconds: seconds, notes: rollout.notes.isEmpty ? nil : rollout.notes), cause: rollout.head.order, actor: rollout.actor)
+        step.publish(
+            DeploySucceeded(
+                head: rollout.head, url: url(environment), seconds: seconds, notes: rollout.notes.isEmpty ? nil : rollout.notes),
+            cause: rollout.head.order, actor: rollout.actor)
         step.log("\(key): v\(rollout.head.release) is live after \(seconds) s")
         ended(rollout, "live", nil, step.now)
         if !nothingDone {
-            let old = instances(of: environment).filter { $0.generation != rollout.generation && $0.state != .stopping && !isLeaving($0.id, key) }
+            let old = instances(of: environment).filter {
+                $0.generation != rollout.generation && $0.state != .stopping && !isLeaving($0.id, key)
+            }
             leave(old.map(\.id), drains: rollout.drains, key: key, rollout: rollout, &step)
             refreshRoutes(key, &step)
             takeNames(from: environment, &step)
@@ -138,7 +147,8 @@ extension DeployerState {
             environments.update(key) { $0.rollout?.phase = .stopping }
             stopNew(key, &step)
         case .switching:
-            let ordered = requestRoutes(key, generation: environment.live?.generation, release: environment.live?.release, for: rollout, &step)
+            let ordered = requestRoutes(
+                key, generation: environment.live?.generation, release: environment.live?.release, for: rollout, &step)
             environments.update(key) {
                 $0.rollout?.phase = .reverting(ordered.pending)
                 $0.rollout?.drains = ordered.drains
@@ -154,7 +164,8 @@ extension DeployerState {
         let new = instances(of: environment, generation: rollout.generation).map(\.id)
         guard !new.isEmpty else { return rolledBack(key, complete: true, &step) }
         stop(new, deployment: rollout.head.deployment, cause: rollout.head.order, actor: rollout.actor, &step)
-        step.wake(Timer.stop.key(key, rollout.generation), after: longestStop(environment.app, rollout.head.release) + Rollout.Deadline.stopping)
+        step.wake(
+            Timer.stop.key(key, rollout.generation), after: longestStop(environment.app, rollout.head.release) + Rollout.Deadline.stopping)
     }
 
     /// The routes lead back, or nobody has answered whether they do. The new instances finish what they have and go.
@@ -173,7 +184,8 @@ extension DeployerState {
         let failure = rollout.failure ?? Rollout.Failure(reason: "given up", tail: [], instance: nil)
         step.publish(
             DeployRolledBack(
-                head: rollout.head, reason: failure.reason, tail: failure.tail, complete: complete, seconds: step.now.seconds(since: rollout.began)),
+                head: rollout.head, reason: failure.reason, tail: failure.tail, complete: complete,
+                seconds: step.now.seconds(since: rollout.began)),
             cause: rollout.head.order, actor: rollout.actor)
         ended(rollout, "rolled back", failure.reason, step.now)
         refreshRoutes(key, &step)

@@ -10,7 +10,8 @@ extension DeployerState {
         for id in order(ids) {
             guard let record = instances[id.text], record.state != .stopping else { continue }
             instances.update(id.text) { $0.state = .stopping }
-            step.publish(InstanceRequested(instance: id, host: record.host, action: .stop, deployment: deployment), cause: cause, actor: actor)
+            step.publish(
+                InstanceRequested(instance: id, host: record.host, action: .stop, deployment: deployment), cause: cause, actor: actor)
         }
     }
 
@@ -19,7 +20,9 @@ extension DeployerState {
             guard let number = instances[id.text]?.release, let release = release(id.app, number) else { return 0 }
             return Plan.tiers(release.config.services).firstIndex { $0.contains { $0.name == id.service } } ?? 0
         }
-        return ids.map { (id: $0, tier: tier($0)) }.sorted { ($1.tier, $0.id.service.text, $0.id.number) < ($0.tier, $1.id.service.text, $1.id.number) }.map(\.id)
+        return ids.map { (id: $0, tier: tier($0)) }.sorted {
+            ($1.tier, $0.id.service.text, $0.id.number) < ($0.tier, $1.id.service.text, $1.id.number)
+        }.map(\.id)
     }
 
     /// Lets instances that are in no route any more finish their requests, then stops them. `patient`: however long that takes,
@@ -36,7 +39,9 @@ extension DeployerState {
         step.wake(Timer.drain.key(key, rollout.generation), after: max(Rollout.Deadline.drain, longest))
     }
 
-    func isLeaving(_ id: InstanceID, _ key: String) -> Bool { leaving.values.contains { $0.environment == key && $0.instances.contains(id) } }
+    func isLeaving(_ id: InstanceID, _ key: String) -> Bool {
+        leaving.values.contains { $0.environment == key && $0.instances.contains(id) }
+    }
 
     mutating func stopLeaving(_ row: String, _ step: inout Step<DeployerEffect>) {
         guard let left = leaving[row] else { return }
@@ -56,7 +61,12 @@ extension DeployerState {
         guard let rollout = environments[name]?.rollout, rollout.generation == generation else { return }
         switch (timer, rollout.phase) {
         case (.start, .starting(let tier)): giveUp(name, tooSlow(rollout, tier), &step)
-        case (.route, .switching): giveUp(name, .init(reason: "the routes were not switched within \(Int(Rollout.Deadline.routes)) s: no answer from discovery", tail: [], instance: nil), &step)
+        case (.route, .switching):
+            giveUp(
+                name,
+                .init(
+                    reason: "the routes were not switched within \(Int(Rollout.Deadline.routes)) s: no answer from discovery", tail: [],
+                    instance: nil), &step)
         // The order that leads them back is in the log and will be followed when discovery is there; it is only not done yet.
         case (.route, .reverting): reverted(name, complete: false, &step)
         // The instances are told to stop and serve nobody: that they take long takes nothing from what serves.
@@ -67,11 +77,15 @@ extension DeployerState {
 
     private func tooSlow(_ rollout: Rollout, _ tier: Int) -> Rollout.Failure {
         let late = rollout.tiers[...tier].joined().first { instances[$0.text]?.state != .ready }
-        guard let late, let release = release(late.app, rollout.head.release), let service = release.config.services.first(where: { $0.name == late.service })
+        guard let late, let release = release(late.app, rollout.head.release),
+            let service = release.config.services.first(where: { $0.name == late.service })
         else { return .init(reason: "not ready in time", tail: [], instance: nil) }
         let name = Plan.names([late])
         guard instances[late.text]?.started == true else {
-            return .init(reason: "\(name) was not started within \(Self.seconds(Rollout.Deadline.preparation + service.health.grace)): no answer from the supervisor", tail: [], instance: late)
+            return .init(
+                reason:
+                    "\(name) was not started within \(Self.seconds(Rollout.Deadline.preparation + service.health.grace)): no answer from the supervisor",
+                tail: [], instance: late)
         }
         let check: String
         switch service.health.check {

@@ -37,7 +37,9 @@ extension DeployerState {
     }
 
     /// Puts the order behind the deployment that is under way; the one that waited there before is superseded.
-    private mutating func wait(_ order: Order, _ environment: EnvironmentRecord, behind rollout: Rollout, _ step: inout Step<DeployerEffect>) {
+    private mutating func wait(
+        _ order: Order, _ environment: EnvironmentRecord, behind rollout: Rollout, _ step: inout Step<DeployerEffect>
+    ) {
         if let waited = environment.waiting {
             fail(waited, in: environment.name, Problem(.conflict, "superseded by the \(order.words)"), &step)
         }
@@ -70,19 +72,24 @@ extension DeployerState {
     func environmentName(_ app: AppName, _ wanted: EnvName?) throws -> EnvName {
         guard let record = apps[app.text], !record.deleted else {
             let known = apps.keys.filter { apps[$0]?.deleted == false }
-            throw Problem(.notFound, "there is no app '\(app)'", hint: Nearest.to(app.text, among: known).map { "did you mean '\($0)'?" } ?? "slipway app create \(app)")
+            throw Problem(
+                .notFound, "there is no app '\(app)'",
+                hint: Nearest.to(app.text, among: known).map { "did you mean '\($0)'?" } ?? "slipway app create \(app)")
         }
         guard let newest = newest(app) else {
             throw Problem(.notFound, "\(app) has no release yet", hint: "push a commit: git push slipway main")
         }
         let names = newest.config.environments.map(\.name)
         guard let wanted else {
-            guard let last = newest.config.environments.lastInChain else { throw Problem(.notFound, "v\(newest.number) of \(app) names no environment") }
+            guard let last = newest.config.environments.lastInChain else {
+                throw Problem(.notFound, "v\(newest.number) of \(app) names no environment")
+            }
             return last
         }
         guard names.contains(wanted) else {
             let near = Nearest.to(wanted.text, among: names.map(\.text)).map { "did you mean '\($0)'? " } ?? ""
-            throw Problem(.notFound, "\(app) has no environment '\(wanted)'", hint: "\(near)it has: \(names.map(\.text).joined(separator: ", "))")
+            throw Problem(
+                .notFound, "\(app) has no environment '\(wanted)'", hint: "\(near)it has: \(names.map(\.text).joined(separator: ", "))")
         }
         return wanted
     }
@@ -102,18 +109,23 @@ extension DeployerState {
             number = newest
         } else {
             guard let before = environment?.before else {
-                let had = environment?.live.map { "only v\($0.release) has been live in \(name) of \(app)" } ?? "nothing has been live in \(name) of \(app)"
+                let had =
+                    environment?.live.map { "only v\($0.release) has been live in \(name) of \(app)" }
+                    ?? "nothing has been live in \(name) of \(app)"
                 throw Problem(.conflict, "nothing to roll back to: \(had)", hint: "slipway releases \(app)")
             }
             number = before
         }
         guard let release = release(app, number) else {
-            throw Problem(.notFound, "\(app) has no release v\(number)", hint: newest > 0 ? "the newest is v\(newest); 'slipway releases \(app)' lists all" : nil)
+            throw Problem(
+                .notFound, "\(app) has no release v\(number)",
+                hint: newest > 0 ? "the newest is v\(newest); 'slipway releases \(app)' lists all" : nil)
         }
         try checkGate(release, in: name)
         for service in release.config.services where !service.ports.isEmpty && service.instances > Self.mostServers {
             throw Problem(
-                .unsupported, "\(service.name) of v\(number) has \(service.instances) instances; a service with ports can have \(Self.mostServers)",
+                .unsupported,
+                "\(service.name) of v\(number) has \(service.instances) instances; a service with ports can have \(Self.mostServers)",
                 hint: "lower 'instances' in slipway.yml")
         }
         return release
@@ -121,7 +133,8 @@ extension DeployerState {
 
     /// An environment that is fed by another one takes only what has been live there, or in itself before.
     private func checkGate(_ release: ReleaseRecord, in name: EnvName) throws {
-        guard let spec = newest(release.app)?.config.environments.first(where: { $0.name == name }), case .environment(let from) = spec.from,
+        guard let spec = newest(release.app)?.config.environments.first(where: { $0.name == name }),
+            case .environment(let from) = spec.from,
             environment(release.app, name)?.history.contains(release.number) != true,
             environment(release.app, from)?.history.contains(release.number) != true
         else { return }

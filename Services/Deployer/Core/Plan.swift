@@ -8,7 +8,9 @@ struct Plan: Hashable, Sendable {
     /// True when the release is live as it is and nothing has to be done.
     var isNothing = false
 
-    static func make(_ release: ReleaseRecord, in environment: EnvironmentRecord, chain: [EnvironmentSpec], instances: [InstanceRecord]) -> Plan {
+    static func make(_ release: ReleaseRecord, in environment: EnvironmentRecord, chain: [EnvironmentSpec], instances: [InstanceRecord])
+        -> Plan
+    {
         let old = instances.filter { $0.generation == environment.live?.generation && $0.state != .stopping }
         if environment.live?.release == release.number, isWhole(release, old) {
             let step = PlanStep(kind: .route, service: nil, instances: [], text: "v\(release.number) is already live: nothing to do")
@@ -26,7 +28,9 @@ struct Plan: Hashable, Sendable {
                 }
                 counters[service.name.text] = first + service.instances - 1
                 let after = service.needs.isEmpty ? "" : ", once \(service.needs.map(\.text).joined(separator: " and ")) is ready"
-                steps.append(PlanStep(kind: .start, service: service.name, instances: new, text: "start \(names(new)) of v\(release.number)\(after)"))
+                steps.append(
+                    PlanStep(kind: .start, service: service.name, instances: new, text: "start \(names(new)) of v\(release.number)\(after)")
+                )
                 ids += new
             }
             if !ids.isEmpty { tiers.append(ids) }
@@ -37,16 +41,22 @@ struct Plan: Hashable, Sendable {
             let to = all.filter { $0.service.text == service }
             guard !to.isEmpty else { continue }
             steps.append(
-                PlanStep(kind: .route, service: to[0].service, instances: to, text: "lead \(names.joined(separator: ", ")) to \(Self.names(to))"))
+                PlanStep(
+                    kind: .route, service: to[0].service, instances: to, text: "lead \(names.joined(separator: ", ")) to \(Self.names(to))")
+            )
         }
-        let gone = environment.routes.keys.sorted().filter { service in !all.contains { $0.service.text == service } || hosts[service] == nil }
+        let gone = environment.routes.keys.sorted().filter { service in
+            !all.contains { $0.service.text == service } || hosts[service] == nil
+        }
         for service in gone {
             guard let name = try? ServiceName(service), let hosts = environment.routes[service]?.hosts else { continue }
             steps.append(PlanStep(kind: .route, service: name, instances: [], text: "remove the route of \(hosts.joined(separator: ", "))"))
         }
         if !old.isEmpty {
             let serving = old.map(\.id).filter { id in environment.routes.values.contains { $0.servers.contains { $0.instance == id } } }
-            if !serving.isEmpty { steps.append(PlanStep(kind: .drain, service: nil, instances: serving, text: "let \(names(serving)) finish their requests")) }
+            if !serving.isEmpty {
+                steps.append(PlanStep(kind: .drain, service: nil, instances: serving, text: "let \(names(serving)) finish their requests"))
+            }
             steps.append(PlanStep(kind: .stop, service: nil, instances: old.map(\.id), text: "stop \(names(old.map(\.id)))"))
         }
         return Plan(release: release, tiers: tiers, steps: steps)

@@ -20,7 +20,8 @@ extension DeployerState {
             let order = step.publish(
                 RouteRequested(app: environment.app, environment: environment.name, service: name, hosts: new.hosts, servers: new.servers),
                 cause: rollout?.head.order, actor: rollout.map(\.actor) ?? step.actor)
-            environment.routes[service] = new.servers.isEmpty ? nil : .init(hosts: new.hosts, servers: new.servers, order: order, ingress: old?.ingress ?? true)
+            environment.routes[service] =
+                new.servers.isEmpty ? nil : .init(hosts: new.hosts, servers: new.servers, order: order, ingress: old?.ingress ?? true)
             pending.append(order)
             let staying = Set(new.servers.map(\.instance))
             if old?.servers.contains(where: { !staying.contains($0.instance) }) == true { drains.append(order) }
@@ -29,11 +30,14 @@ extension DeployerState {
         return (pending, drains)
     }
 
-    private func wantedRoutes(_ environment: EnvironmentRecord, _ generation: Int?, _ number: Int?) -> [String: (hosts: [String], servers: [RouteServer])] {
+    private func wantedRoutes(_ environment: EnvironmentRecord, _ generation: Int?, _ number: Int?) -> [String: (
+        hosts: [String], servers: [RouteServer]
+    )] {
         guard let generation, let number, let release = release(environment.app, number) else { return [:] }
         var wanted: [String: (hosts: [String], servers: [RouteServer])] = [:]
         let mine = instances(of: environment, generation: generation)
-        for (service, hosts) in Hosts.of(release.config, app: environment.app, environment: environment.name, chain: chain(environment.app)) {
+        for (service, hosts) in Hosts.of(release.config, app: environment.app, environment: environment.name, chain: chain(environment.app))
+        {
             var servers = mine.filter { $0.id.service.text == service && $0.state == .ready }.compactMap(\.server)
             if servers.isEmpty {
                 // The last one is never taken out for being unwell: an answer that may fail is better than none. When the routes

@@ -19,7 +19,13 @@ struct Access: Sendable {
         }
         let text = try context.parameter("repository")
         let name = text.hasSuffix(".git") ? String(text.dropLast(4)) : text
-        let app = try AppName(name)
+        let app: AppName
+        do {
+            app = try AppName(name)
+        } catch let problem as Problem {
+            // In a URL a name that is none is something that does not exist; the sentence still says why.
+            throw Problem(.notFound, problem.message, hint: problem.hint)
+        }
         guard principal.app == nil || principal.app == app else { throw Problem.noApp(app.text) }
         guard let repository = try await find(app) else {
             guard principal.may(.developer, app: app) else { throw Problem.noApp(app.text) }

@@ -27,11 +27,15 @@ extension SchedulerState {
         let record = RefOrder(
             id: envelope.id, app: order.app, environment: order.environment, revision: revision, actor: envelope.actor)
         guard order.release == nil else {
-            return reject(record, "the order names both release v\(order.release ?? 0) and ref \(Problem.quote(revision))", hint: "name one of them", &step)
+            return reject(
+                record, "the order names both release v\(order.release ?? 0) and ref \(Problem.quote(revision))", hint: "name one of them",
+                &step)
         }
         guard let app = apps[order.app.text], !app.deleted else {
             let known = apps.keys.filter { apps[$0]?.deleted == false }
-            return reject(record, "there is no app '\(order.app)'", hint: Nearest.to(order.app.text, among: known).map { "did you mean '\($0)'?" } ?? "slipway app create \(order.app)", &step)
+            return reject(
+                record, "there is no app '\(order.app)'",
+                hint: Nearest.to(order.app.text, among: known).map { "did you mean '\($0)'?" } ?? "slipway app create \(order.app)", &step)
         }
         guard !revision.isEmpty, revision.utf8.count <= 255, !revision.hasPrefix("-") else {
             return reject(record, "\(Problem.quote(revision)) names no branch, tag or commit", hint: nil, &step)
@@ -50,15 +54,18 @@ extension SchedulerState {
         if let problem { return reject(order, problem.message, hint: problem.hint, &step) }
         guard let commit, let named = ref ?? (try? RefName("refs/commits/\(commit)")) else {
             return reject(
-                order, "\(order.app) has no branch, tag or commit \(Problem.quote(order.revision))", hint: "push it first, or name one that 'git ls-remote slipway' lists", &step)
+                order, "\(order.app) has no branch, tag or commit \(Problem.quote(order.revision))",
+                hint: "push it first, or name one that 'git ls-remote slipway' lists", &step)
         }
         let isDefault = named.branch != nil && named.branch == app.defaultBranch
         if let release = releases["\(order.app)/\(commit)"] {
             // Built and tested already: only the deployment is left to order.
-            let targets = order.environment.map { [$0] } ?? Self.targets(release.environments, ref: named, isDefault: isDefault, orLast: true)
+            let targets =
+                order.environment.map { [$0] } ?? Self.targets(release.environments, ref: named, isDefault: isDefault, orLast: true)
             step.log("\(order.app): \(commit.short) is v\(release.number) already, ordering its deployment")
             for target in targets {
-                step.publish(DeployRequested(app: order.app, environment: target, release: release.number), cause: order.id, actor: order.actor)
+                step.publish(
+                    DeployRequested(app: order.app, environment: target, release: release.number), cause: order.id, actor: order.actor)
             }
             return
         }

@@ -80,7 +80,8 @@ extension SchedulerState {
 
     /// No supervisor has told how the job ended.
     mutating func jobOverdue(_ key: String, _ step: inout Step<SchedulerEffect>) {
-        guard key.hasPrefix("job|"), let job = try? JobID(String(key.dropFirst(4))), let run = run(job.app, job.run), run.state == .running(job)
+        guard key.hasPrefix("job|"), let job = try? JobID(String(key.dropFirst(4))), let run = run(job.app, job.run),
+            run.state == .running(job)
         else { return }
         finish(run, .failed, reason: "\(job.name): no word from the supervisor of host '\(step.host)'", &step)
         startNext(job.app, &step)

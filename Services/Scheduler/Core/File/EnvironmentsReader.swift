@@ -6,7 +6,10 @@ enum EnvironmentsReader {
     static func read(_ top: Section) throws -> [EnvironmentSpec] {
         guard let tree = top.tree("environments") else { return SlipwayFile.defaultEnvironments }
         let section = try Section(open: tree, path: "environments", file: top.file)
-        guard !section.all.isEmpty else { throw section.problem("environments: names none", section.mark, hint: "remove the key: 'production' is then fed by the default branch") }
+        guard !section.all.isEmpty else {
+            throw section.problem(
+                "environments: names none", section.mark, hint: "remove the key: 'production' is then fed by the default branch")
+        }
         guard section.all.count <= 50 else { throw section.problem("environments: more than 50", section.mark) }
         let names = section.all.map(\.key)
         let specs = try section.all.map { entry in
@@ -29,15 +32,19 @@ enum EnvironmentsReader {
         if let runtime = try section.text("runtime") { try Runtime.check(runtime, section) }
         if let tag = try section.text("tag"), tag != "v{number}" {
             throw Problem(
-                .unsupported, "\(file) \(section.place("tag")): a tag other than 'v{number}' is not supported by this version of Slipway", hint: "remove the line")
+                .unsupported, "\(file) \(section.place("tag")): a tag other than 'v{number}' is not supported by this version of Slipway",
+                hint: "remove the line")
         }
         guard let from = try section.text("from", atMost: 255) else {
-            throw section.problem("\(section.path): 'from' is missing", entry.mark, hint: "'branch:main', 'branch:*', or the name of another environment")
+            throw section.problem(
+                "\(section.path): 'from' is missing", entry.mark, hint: "'branch:main', 'branch:*', or the name of another environment")
         }
         if from.hasPrefix("branch:") {
             let branch = String(from.dropFirst(7))
             guard branch == "*" || (try? RefName("refs/heads/\(branch)")) != nil else {
-                throw section.problem("\(section.name("from")): \(Problem.quote(branch)) is not a branch", section.place("from"), hint: "'branch:main', or 'branch:*' for all; other patterns are not supported")
+                throw section.problem(
+                    "\(section.name("from")): \(Problem.quote(branch)) is not a branch", section.place("from"),
+                    hint: "'branch:main', or 'branch:*' for all; other patterns are not supported")
             }
             return .branch(branch)
         }
@@ -56,7 +63,9 @@ enum EnvironmentsReader {
             while case .environment(let from) = at.from, let next = specs.first(where: { $0.name == from }) {
                 path.append(from)
                 guard from != spec.name else {
-                    throw section.problem("environments feed each other in a circle: \(path.map(\.text).joined(separator: " → "))", section.place(spec.name.text), hint: "feed one of them from a branch")
+                    throw section.problem(
+                        "environments feed each other in a circle: \(path.map(\.text).joined(separator: " → "))",
+                        section.place(spec.name.text), hint: "feed one of them from a branch")
                 }
                 guard path.count <= specs.count + 1 else { break }
                 at = next

@@ -19,7 +19,8 @@ enum HealthReader {
         }
         if let tree = section.tree("tcp"), !tree.isNull {
             guard case .scalar("true", plain: true) = tree.kind else {
-                throw section.problem("\(section.name("tcp")): expected 'true', found \(tree.words)", tree.mark, hint: "it checks the first port")
+                throw section.problem(
+                    "\(section.name("tcp")): expected 'true', found \(tree.words)", tree.mark, hint: "it checks the first port")
             }
         }
         health.interval = try section.duration("interval") ?? health.interval
@@ -41,7 +42,9 @@ enum HealthReader {
 
     /// A path on the instance itself and nothing that leads elsewhere.
     private static func checked(_ path: String, _ key: String) throws -> String {
-        guard path.hasPrefix("/"), !path.hasPrefix("//"), path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }), !path.contains("\\"), !path.contains("#") else {
+        guard path.hasPrefix("/"), !path.hasPrefix("//"), path.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }), !path.contains("\\"),
+            !path.contains("#")
+        else {
             throw Problem(.invalid, "\(key): \(Problem.quote(path)) is not a path on the instance itself", hint: "for example /healthz")
         }
         return path

@@ -15,7 +15,9 @@ enum Needs {
                         hint: Nearest.hint(need.text, among: names.filter { $0 != service.name.text }))
                 }
                 guard needed.instances > 0 else {
-                    throw section.problem("services.\(service.name).needs: '\(need)' has 0 instances, so it is never ready", place, hint: "give '\(need)' an instance")
+                    throw section.problem(
+                        "services.\(service.name).needs: '\(need)' has 0 instances, so it is never ready", place,
+                        hint: "give '\(need)' an instance")
                 }
             }
             guard Set(service.needs).count == service.needs.count else {
@@ -24,7 +26,8 @@ enum Needs {
         }
         if let cycle = cycle(byName) {
             throw section.problem(
-                "services need each other in a circle: \(cycle.map(\.text).joined(separator: " → "))", section.place(cycle.first?.text ?? ""),
+                "services need each other in a circle: \(cycle.map(\.text).joined(separator: " → "))",
+                section.place(cycle.first?.text ?? ""),
                 hint: "remove one of these needs")
         }
     }

@@ -19,7 +19,9 @@ struct Section {
                     .unsupported, "\(file) \(entry.mark): '\(name(entry.key))' is not supported by this version of Slipway", hint: instead)
             }
             guard keys.contains(entry.key) else {
-                throw problem("unknown key \(Problem.quote(entry.key))\(within)", entry.mark, hint: Nearest.hint(entry.key, among: keys + unsupported.keys.sorted()))
+                throw problem(
+                    "unknown key \(Problem.quote(entry.key))\(within)", entry.mark,
+                    hint: Nearest.hint(entry.key, among: keys + unsupported.keys.sorted()))
             }
         }
     }
@@ -31,7 +33,10 @@ struct Section {
         mark = tree.mark
         switch tree.kind {
         case .map(let entries): self.entries = entries
-        default: throw Problem(.invalid, "\(file) \(tree.mark): \(path.isEmpty ? "the file" : "'\(path)'"): expected a map, found \(tree.words)", hint: "write 'key: value' lines")
+        default:
+            throw Problem(
+                .invalid, "\(file) \(tree.mark): \(path.isEmpty ? "the file" : "'\(path)'"): expected a map, found \(tree.words)",
+                hint: "write 'key: value' lines")
         }
     }
 
@@ -91,7 +96,8 @@ struct Section {
     func list(_ key: String, atMost count: Int) throws -> [Tree] {
         guard let tree = tree(key) else { return [] }
         guard case .list(let items) = tree.kind else {
-            throw problem("\(name(key)): expected a list, found \(tree.words)", tree.mark, hint: "write [a, b], or lines that begin with '- '")
+            throw problem(
+                "\(name(key)): expected a list, found \(tree.words)", tree.mark, hint: "write [a, b], or lines that begin with '- '")
         }
         guard items.count <= count else { throw problem("\(name(key)): more than \(count) entries", tree.mark) }
         return items

@@ -5,7 +5,9 @@ import Kit
 enum ServicesReader {
     static func read(_ top: Section) throws -> [ServiceSpec] {
         guard let tree = top.tree("services") else {
-            throw top.problem("'services' is missing: there is nothing to run", top.mark, hint: "add for example: services: {web: {run: ./server, ports: {http: 8080}}}")
+            throw top.problem(
+                "'services' is missing: there is nothing to run", top.mark,
+                hint: "add for example: services: {web: {run: ./server, ports: {http: 8080}}}")
         }
         let section = try Section(open: tree, path: "services", file: top.file)
         guard !section.all.isEmpty else { throw section.problem("services: names none", section.mark) }
@@ -31,7 +33,9 @@ enum ServicesReader {
                 "schedule": "remove it",
             ])
         guard let run = try section.text("run", atMost: SlipwayFile.longestCommand) else {
-            throw section.problem("services.\(name): 'run' is missing", section.mark, hint: "the command line that starts it, such as 'run: ./server --port $PORT'")
+            throw section.problem(
+                "services.\(name): 'run' is missing", section.mark,
+                hint: "the command line that starts it, such as 'run: ./server --port $PORT'")
         }
         guard !run.unicodeScalars.contains("\0") else { throw section.problem("services.\(name).run: has a NUL", section.place("run")) }
         try rollout(section)
@@ -61,7 +65,8 @@ enum ServicesReader {
             guard let number = try section.whole(entry.key, 1...65535) else { continue }
             if let other = ports.first(where: { $0.number == number }) {
                 throw section.problem(
-                    "\(section.path): '\(entry.key)' and '\(other.name)' (\(section.place(other.name.text))) have the same port \(number)", entry.mark,
+                    "\(section.path): '\(entry.key)' and '\(other.name)' (\(section.place(other.name.text))) have the same port \(number)",
+                    entry.mark,
                     hint: "give each a number of its own")
             }
             ports.append(PortSpec(name: name, number: number))
@@ -77,7 +82,9 @@ enum ServicesReader {
             let signals = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"]
             let bare = text.hasPrefix("SIG") ? String(text.dropFirst(3)) : text
             guard signals.contains(bare) else {
-                throw section.problem("\(section.name("signal")): unknown signal \(Problem.quote(text))", section.place("signal"), hint: Nearest.hint(bare, among: signals))
+                throw section.problem(
+                    "\(section.name("signal")): unknown signal \(Problem.quote(text))", section.place("signal"),
+                    hint: Nearest.hint(bare, among: signals))
             }
             stop.signal = bare
         }
@@ -90,11 +97,14 @@ enum ServicesReader {
         guard let tree = service.tree("limits") else { return limits }
         let section = try Section(tree, path: service.name("limits"), file: service.file, keys: ["memory", "cpu", "files", "processes"])
         if let text = try section.text("memory") {
-            limits.memory = try section.locating(section.place("memory")) { try Values.size(text, section.name("memory"), atLeast: 4 << 20) }
+            limits.memory = try section.locating(section.place("memory")) {
+                try Values.size(text, section.name("memory"), atLeast: 4 << 20)
+            }
         }
         if let tree = section.tree("cpu") {
             guard case .scalar(let text, plain: true) = tree.kind, let cores = Values.decimal(text), (0.01...1024).contains(cores) else {
-                throw section.problem("\(section.name("cpu")): number of cores 0.01–1024, found \(tree.words)", tree.mark, hint: "for example 0.5")
+                throw section.problem(
+                    "\(section.name("cpu")): number of cores 0.01–1024, found \(tree.words)", tree.mark, hint: "for example 0.5")
             }
             limits.cpu = cores
         }
@@ -110,7 +120,9 @@ enum ServicesReader {
         var variables: [String: String] = [:]
         for entry in section.all {
             guard case .scalar(let value, _) = entry.value.kind, !entry.value.isNull else {
-                throw section.problem("\(section.name(entry.key)): expected text, found \(entry.value.words)", entry.value.mark, hint: "write \"\" for an empty value")
+                throw section.problem(
+                    "\(section.name(entry.key)): expected text, found \(entry.value.words)", entry.value.mark,
+                    hint: "write \"\" for an empty value")
             }
             try section.locating(entry.mark) {
                 try Values.variable(entry.key, section.path)
@@ -130,14 +142,19 @@ enum ServicesReader {
         if let strategy = try section.text("strategy"), strategy != "rolling" {
             let others = ["blue-green", "canary", "recreate"]
             guard others.contains(strategy) else {
-                throw section.problem("\(section.name("strategy")): unknown strategy \(Problem.quote(strategy))", section.place("strategy"), hint: Nearest.hint(strategy, among: others + ["rolling"]))
+                throw section.problem(
+                    "\(section.name("strategy")): unknown strategy \(Problem.quote(strategy))", section.place("strategy"),
+                    hint: Nearest.hint(strategy, among: others + ["rolling"]))
             }
             throw Problem(
-                .unsupported, "\(service.file) \(section.place("strategy")): strategy '\(strategy)' is not supported by this version of Slipway", hint: "write 'rolling', or remove 'rollout'")
+                .unsupported,
+                "\(service.file) \(section.place("strategy")): strategy '\(strategy)' is not supported by this version of Slipway",
+                hint: "write 'rolling', or remove 'rollout'")
         }
         if let text = try section.text("max_unavailable"), text != "0" {
             throw Problem(
-                .unsupported, "\(service.file) \(section.place("max_unavailable")): '\(section.name("max_unavailable"))' other than 0 is not supported by this version of Slipway",
+                .unsupported,
+                "\(service.file) \(section.place("max_unavailable")): '\(section.name("max_unavailable"))' other than 0 is not supported by this version of Slipway",
                 hint: "remove it; the old instances serve until all new ones do")
         }
     }
@@ -148,9 +165,12 @@ enum Runtime {
     static func check(_ text: String, _ section: Section) throws {
         guard text != "process" else { return }
         guard ["docker", "swarm"].contains(text) else {
-            throw section.problem("\(section.name("runtime")): unknown runtime \(Problem.quote(text))", section.place("runtime"), hint: Nearest.hint(text, among: ["process", "docker", "swarm"]))
+            throw section.problem(
+                "\(section.name("runtime")): unknown runtime \(Problem.quote(text))", section.place("runtime"),
+                hint: Nearest.hint(text, among: ["process", "docker", "swarm"]))
         }
         throw Problem(
-            .unsupported, "\(section.file) \(section.place("runtime")): runtime '\(text)' is not supported by this version of Slipway", hint: "write 'process', or remove the line")
+            .unsupported, "\(section.file) \(section.place("runtime")): runtime '\(text)' is not supported by this version of Slipway",
+            hint: "write 'process', or remove the line")
     }
 }

@@ -24,7 +24,8 @@ enum SlipwayFile {
             ])
         if let named = try top.text("app"), named != app.text {
             throw top.problem(
-                "app: \(Problem.quote(named)), but this is the repository of '\(app)'", top.place("app"), hint: "write 'app: \(app)', or remove the line")
+                "app: \(Problem.quote(named)), but this is the repository of '\(app)'", top.place("app"),
+                hint: "write 'app: \(app)', or remove the line")
         }
         var pipeline = Pipeline(config: ReleaseConfig(services: [], routes: [], environments: []))
         pipeline.test = try top.texts("test", atMost: 100, bytes: longestCommand)

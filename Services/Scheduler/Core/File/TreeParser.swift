@@ -39,7 +39,8 @@ struct TreeParser {
         line = max(line, mark.line)
         budget -= 1
         guard budget >= 0 else {
-            throw Problem(.invalid, "\(file): more than \(Tree.nodes) nodes after aliases (line \(line))", hint: "write less, or use fewer aliases")
+            throw Problem(
+                .invalid, "\(file): more than \(Tree.nodes) nodes after aliases (line \(line))", hint: "write less, or use fewer aliases")
         }
         guard depth <= Tree.depth else { throw tooDeep(line) }
         switch node {
@@ -74,7 +75,8 @@ struct TreeParser {
                 throw Problem(.invalid, "\(file) \(mark): merge keys ('<<') are not supported", hint: "write the keys out")
             }
             if let first = seen[text] {
-                throw Problem(.invalid, "\(file) \(mark): key \(Problem.quote(text)) appears twice; the first is at \(first)", hint: "remove one")
+                throw Problem(
+                    .invalid, "\(file) \(mark): key \(Problem.quote(text)) appears twice; the first is at \(first)", hint: "remove one")
             }
             seen[text] = mark
             entries.append(Tree.Entry(key: text, mark: mark, value: try walk(value, depth: depth + 1)))
@@ -92,7 +94,9 @@ struct TreeParser {
         guard name.isEmpty || name == "!" || (quoted && name == "tag:yaml.org,2002:str") else { throw tagged(mark) }
     }
     private func tagged(_ mark: Mark) -> Problem {
-        Problem(.invalid, "\(file) \(mark): tags are not supported (line \(mark.line))", hint: "remove what begins with '!', or put it in quotes")
+        Problem(
+            .invalid, "\(file) \(mark): tags are not supported (line \(mark.line))",
+            hint: "remove what begins with '!', or put it in quotes")
     }
     private func tooDeep(_ line: Int) -> Problem {
         Problem(.invalid, "\(file): nested deeper than \(Tree.depth) (line \(line))", hint: "write it flatter, or close what is open")
@@ -136,7 +140,9 @@ extension TreeParser {
         }
     }
 
-    private static func mayHaveAliases(_ text: String) -> Bool { text.utf8.contains(UInt8(ascii: "&")) && text.utf8.contains(UInt8(ascii: "*")) }
+    private static func mayHaveAliases(_ text: String) -> Bool {
+        text.utf8.contains(UInt8(ascii: "&")) && text.utf8.contains(UInt8(ascii: "*"))
+    }
 
     /// `*a : x`, `[*a]: x`, `{*a}: x`, `? *a`.
     private static func hasAliasInKey(_ line: String) -> Bool {
@@ -182,7 +188,8 @@ extension TreeParser {
                 return Problem(.invalid, "\(file) \(at(mark)): tabs cannot indent in YAML", hint: "use spaces")
             }
             let where_ = context.map { " \($0.text)" } ?? ""
-            return Problem(.invalid, "\(file) \(at(mark)): not valid YAML: \(problem)\(where_)", hint: "check indentation, colons and quotes there")
+            return Problem(
+                .invalid, "\(file) \(at(mark)): not valid YAML: \(problem)\(where_)", hint: "check indentation, colons and quotes there")
         case .composer(_, let problem, let mark, _):
             return Problem(.invalid, "\(file) \(at(mark)): not valid YAML: \(problem)")
         case .duplicatedKeysInMapping(let keys, let context):

@@ -59,7 +59,8 @@ enum Values {
             else { throw refuse("is not a host name (only a-z, 0-9, '-' and dots; no port, no '*')") }
         }
         guard labels.count > 1, labels.last != "localhost" else {
-            throw refuse("is not yours to give: names under 'localhost' are given by Slipway", "APP.localhost is there by itself; remove the route")
+            throw refuse(
+                "is not yours to give: names under 'localhost' are given by Slipway", "APP.localhost is there by itself; remove the route")
         }
         guard labels.last?.contains(where: { !$0.isNumber }) == true else { throw refuse("is an address, not a name") }
         return text
@@ -69,7 +70,8 @@ enum Values {
     static func variable(_ name: String, _ key: String) throws {
         let bytes = Array(name.utf8)
         func letter(_ byte: UInt8) -> Bool { (byte >= 0x41 && byte <= 0x5A) || (byte >= 0x61 && byte <= 0x7A) || byte == 0x5F }
-        guard let first = bytes.first, letter(first), bytes.count <= 128, bytes.allSatisfy({ letter($0) || ($0 >= 0x30 && $0 <= 0x39) }) else {
+        guard let first = bytes.first, letter(first), bytes.count <= 128, bytes.allSatisfy({ letter($0) || ($0 >= 0x30 && $0 <= 0x39) })
+        else {
             throw Problem(
                 .invalid, "\(key): \(Problem.quote(name)) is not the name of a variable",
                 hint: "1 to 128 letters, digits and '_', not beginning with a digit")
