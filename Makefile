@@ -59,9 +59,10 @@ run: deps-run build ## Start the suite here, deploy the sample app, say how to p
 	echo; \
 	echo "The suite keeps its files in $(SLIPWAY_HOME). To stop it: $(SLIPWAY) down"
 
+# One test after another: many start real programs, and a machine with two cores should not be asked for more.
 test: deps-test ## Compile and run all tests
 	@swift build --build-tests
-	@swift test --skip-build
+	@swift test --skip-build --no-parallel
 
 bench: deps-run ## Measure the way from push to live, memory and start (release build)
 	@swift build -c release --scratch-path .build-release

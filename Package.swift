@@ -98,9 +98,10 @@ let package = Package(
         + [
             .executableTarget(
                 name: "slipway",
-                dependencies: ["Contracts", "Story", "Kit", "CSys", argumentParser, asyncHTTPClient, yams],
+                dependencies: ["Contracts", "Story", "Kit", "CSys", argumentParser, asyncHTTPClient],
                 path: "Services/CLI", exclude: ["README.md"], swiftSettings: settings),
-            .target(name: "TestKit", dependencies: ["Contracts", "Kit", asyncHTTPClient, subprocess], path: "Tests/TestKit", swiftSettings: settings),
+            .target(
+                name: "TestKit", dependencies: ["Contracts", "Kit", asyncHTTPClient], path: "Tests/TestKit", swiftSettings: settings),
             tests("Contracts"),
             tests("Wire", ["Contracts"]),
             tests("BusClient", ["TestKit"]),

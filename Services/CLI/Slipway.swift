@@ -12,7 +12,8 @@ struct Slipway: AsyncParsableCommand {
         discussion: "Start here:  slipway up    then, in a repository:  slipway app create NAME && git push slipway main",
         version: Version.text,
         subcommands: [
-            Up.self, Down.self, Status.self, Doctor.self, App.self, Deploy.self, Wait.self, Plan.self, Rollback.self, Releases.self, Ps.self,
+            Up.self, Down.self, Status.self, Doctor.self, App.self, Deploy.self, Wait.self, Plan.self, Rollback.self, Releases.self,
+            Ps.self,
             Logs.self, Events.self, Publish.self, Why.self, TokenCommand.self, Login.self, Logout.self, Whoami.self, KeyCommand.self,
             GitCredential.self,
         ])
@@ -56,7 +57,10 @@ enum Failure {
         // ArgumentParser's errors end with the usage; one line and the way to it is enough.
         let first = Slipway.message(for: error).split(separator: "\n").first.map(String.init) ?? "that went wrong"
         let isUsage = Slipway.exitCode(for: error) == .validationFailure
-        say(Problem(isUsage ? .usage : .failed, first, hint: isUsage ? "slipway \((["help"] + Arguments.command(arguments)).joined(separator: " "))" : nil))
+        say(
+            Problem(
+                isUsage ? .usage : .failed, first,
+                hint: isUsage ? "slipway \((["help"] + Arguments.command(arguments)).joined(separator: " "))" : nil))
         return isUsage ? 2 : 1
     }
 
@@ -107,7 +111,8 @@ enum Arguments {
         guard !children.isEmpty, let word = arguments.first, !word.hasPrefix("-"), word != "help" else { return }
         let names = children.filter { $0.configuration.shouldDisplay }.compactMap { $0.configuration.commandName }
         guard let child = children.first(where: { $0.configuration.commandName == word }) else {
-            let near = Nearest.to(word, among: names).map { "did you mean '\(path) \($0)'?" } ?? "\(path) knows: \(names.joined(separator: ", "))"
+            let near =
+                Nearest.to(word, among: names).map { "did you mean '\(path) \($0)'?" } ?? "\(path) knows: \(names.joined(separator: ", "))"
             throw Problem(.usage, "\(path) has no command \(Problem.quote(word))", hint: near)
         }
         try checkCommand(Array(arguments.dropFirst()), of: child, path: "\(path) \(word)")

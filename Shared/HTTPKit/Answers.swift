@@ -21,7 +21,8 @@ extension Response {
     /// `application/problem+json` (RFC 9457).
     public static func problem(_ problem: Problem, correlation: String? = nil) -> Response {
         let body = ProblemDetails(
-            type: "urn:slipway:problem:\(problem.code.rawValue)", title: problem.code.rawValue.replacing("_", with: " "), status: problem.status,
+            type: "urn:slipway:problem:\(problem.code.rawValue)", title: problem.code.rawValue.replacing("_", with: " "),
+            status: problem.status,
             detail: problem.message, hint: problem.hint, code: problem.code.rawValue, correlation: correlation)
         var fields: HTTPFields = [:]
         if problem.code == .unauthenticated {
@@ -59,7 +60,10 @@ extension Response {
                             continuation.yield(.comment)
                         }
                     }
-                    for await event in stream { continuation.yield(event) }
+                    for await event in stream {
+                        // A client that cannot keep up is cut off and comes back with Last-Event-ID; it never gets a gap.
+                        if case .dropped = continuation.yield(event) { break }
+                    }
                     group.cancelAll()
                 }
                 continuation.finish()
@@ -115,7 +119,9 @@ extension Request {
     public func bytes(limit: Int) async throws -> Data {
         var collected = Data()
         for try await buffer in body {
-            guard collected.count + buffer.readableBytes <= limit else { throw Problem(.tooLarge, "the body is larger than \(limit) bytes") }
+            guard collected.count + buffer.readableBytes <= limit else {
+                throw Problem(.tooLarge, "the body is larger than \(limit) bytes")
+            }
             collected.append(contentsOf: buffer.readableBytesView)
         }
         return collected
@@ -128,7 +134,8 @@ extension Request {
     public func integer(_ name: String, in range: ClosedRange<Int>, default fallback: Int) throws -> Int {
         guard let text = query(name) else { return fallback }
         guard let value = Int(text), range.contains(value) else {
-            throw Problem(.malformed, "\(name)=\(Problem.quote(text)): expected a whole number from \(range.lowerBound) to \(range.upperBound)")
+            throw Problem(
+                .malformed, "\(name)=\(Problem.quote(text)): expected a whole number from \(range.lowerBound) to \(range.upperBound)")
         }
         return value
     }

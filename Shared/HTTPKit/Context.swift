@@ -35,7 +35,9 @@ public struct SlipwayContext: RequestContext {
 extension Problem {
     /// One answer for an app that does not exist and for one that may not be seen.
     public static func noApp(_ text: String) -> Problem {
-        Problem(.notFound, "app \(Problem.quote(text)) does not exist, or your token does not reach it", hint: "slipway app list shows what it reaches")
+        Problem(
+            .notFound, "app \(Problem.quote(text)) does not exist, or your token does not reach it",
+            hint: "slipway app list shows what it reaches")
     }
 }
 

@@ -17,7 +17,8 @@ public struct HTTPCaller: Sendable {
     /// Sends a request and gives the answer with its body still to be read. Throws `Problem`: `unavailable` when nobody answers,
     /// otherwise what the sibling said.
     public func send(
-        _ method: HTTPMethod, _ url: String, headers: [(String, String)] = [], body: HTTPClientRequest.Body? = nil, timeout seconds: Double = 30,
+        _ method: HTTPMethod, _ url: String, headers: [(String, String)] = [], body: HTTPClientRequest.Body? = nil,
+        timeout seconds: Double = 30,
         accept: Set<Int> = []
     ) async throws -> HTTPClientResponse {
         var request = HTTPClientRequest(url: url)
@@ -39,7 +40,8 @@ public struct HTTPCaller: Sendable {
         if let details = try? Coding.decode(ProblemDetails.self, from: data) {
             throw Problem(Problem.Code(rawValue: details.code), details.detail, hint: details.hint)
         }
-        throw Problem(.failed, "\(method.rawValue) \(url) answered \(status): \(Problem.quote(String(decoding: data.prefix(200), as: UTF8.self)))")
+        throw Problem(
+            .failed, "\(method.rawValue) \(url) answered \(status): \(Problem.quote(String(decoding: data.prefix(200), as: UTF8.self)))")
     }
 
     /// The same, with a JSON answer read whole.

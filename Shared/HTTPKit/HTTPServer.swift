@@ -70,7 +70,8 @@ public struct HTTPServer: Service {
             var reasons = boot.health.reasons
             if boot.component != .bus, !boot.bus.isConnected { reasons.append("bus: \(boot.bus.lastError ?? "not connected")") }
             guard reasons.isEmpty else {
-                throw Problem(.unavailable, "\(boot.component.rawValue) is not ready: \(reasons.joined(separator: "; "))", hint: "see slipway doctor")
+                throw Problem(
+                    .unavailable, "\(boot.component.rawValue) is not ready: \(reasons.joined(separator: "; "))", hint: "see slipway doctor")
             }
             return try .json(["status": "ready"])
         }
@@ -116,7 +117,9 @@ public struct HTTPServer: Service {
         let listener: NIOAsyncChannel<HTTP1Channel.Value, Never>
         do {
             if let descriptor = InheritedSockets.descriptor(named: boot.component.rawValue) {
-                listener = try await bootstrap.bind(descriptor, cleanupExistingSocketFile: false) { child.setup(channel: $0, logger: logger) }
+                listener = try await bootstrap.bind(descriptor, cleanupExistingSocketFile: false) {
+                    child.setup(channel: $0, logger: logger)
+                }
             } else {
                 listener = try await bootstrap.bind(host: boot.config.listen, port: port) { child.setup(channel: $0, logger: logger) }
             }
@@ -149,7 +152,9 @@ public struct HTTPServer: Service {
             var context = SlipwayContext(source: .init(channel: channel, logger: boot.logger))
             try await front?(request, &context)
             // RFC 9110, section 10.1.1: the client waits for this before it sends a large body.
-            if request.headers[.expect]?.lowercased() == "100-continue" { try await writer.writeInformationalHead(HTTPResponse(status: .continue)) }
+            if request.headers[.expect]?.lowercased() == "100-continue" {
+                try await writer.writeInformationalHead(HTTPResponse(status: .continue))
+            }
             response = try await responder.respond(to: request, context: context)
             // Hummingbird's router answers what it does not know with an empty body of its own.
             if response.status == .notFound, response.headers[.contentType] == nil, request.method != .head {
@@ -176,16 +181,22 @@ public struct HTTPServer: Service {
         if let error = error as? any HTTPResponseError {
             switch error.status {
             case .notFound: return errors.answer(Problem(.notFound, "nothing is here"), request)
-            case .methodNotAllowed: return errors.answer(Problem(.methodNotAllowed, "\(request.method.rawValue) is not offered here"), request)
+            case .methodNotAllowed:
+                return errors.answer(Problem(.methodNotAllowed, "\(request.method.rawValue) is not offered here"), request)
             case .contentTooLarge: return errors.answer(Problem(.tooLarge, "the body is too large"), request)
             default: return errors.answer(Problem(.malformed, "the request was refused (\(error.status.code))"), request)
             }
         }
-        if error is CancellationError { return errors.answer(Problem(.unavailable, "the component is stopping", hint: "try again"), request) }
+        if error is CancellationError {
+            return errors.answer(Problem(.unavailable, "the component is stopping", hint: "try again"), request)
+        }
         let correlation = EventID.fresh().text
         boot.logger.error(
-            "a request failed unexpectedly", metadata: ["path": "\(request.uri.path)", "error": "\(error)", "correlation": "\(correlation)"])
-        return errors.answer(Problem(.failed, "something failed inside \(boot.component.rawValue)", hint: "its log has the cause under \(correlation)"), request)
+            "a request failed unexpectedly",
+            metadata: ["path": "\(request.uri.path)", "error": "\(error)", "correlation": "\(correlation)"])
+        return errors.answer(
+            Problem(.failed, "something failed inside \(boot.component.rawValue)", hint: "its log has the cause under \(correlation)"),
+            request)
     }
 
     private func checkHost(_ request: Request) throws {
@@ -198,8 +209,10 @@ public struct HTTPServer: Service {
         }
         let name = host.lowercased()
         let isAddress = (try? SocketAddress(ipAddress: name, port: 0)) != nil
-        guard isAddress || name == "localhost" || name.hasSuffix(".localhost") || name == boot.config.host.text || hosts.contains(name) else {
-            throw Problem(.misdirected, "this listener does not serve the host \(Problem.quote(name))", hint: "ask it as localhost or by its address")
+        guard isAddress || name == "localhost" || name.hasSuffix(".localhost") || name == boot.config.host.text || hosts.contains(name)
+        else {
+            throw Problem(
+                .misdirected, "this listener does not serve the host \(Problem.quote(name))", hint: "ask it as localhost or by its address")
         }
     }
 }
@@ -208,7 +221,9 @@ extension ResponseWriter {
     /// Sends head and body of a response.
     consuming func writeResponse(_ response: Response) async throws {
         var head = HTTPResponse(status: response.status, headerFields: response.headers)
-        if let length = response.body.contentLength, head.headerFields[.contentLength] == nil { head.headerFields[.contentLength] = "\(length)" }
+        if let length = response.body.contentLength, head.headerFields[.contentLength] == nil {
+            head.headerFields[.contentLength] = "\(length)"
+        }
         let body = try await writeHead(head)
         try await response.body.write(body)
     }
@@ -218,10 +233,13 @@ extension ResponseWriter {
 public enum InheritedSockets {
     /// The descriptor with that name in LISTEN_FDNAMES; nil when there is none for this process.
     public static func descriptor(named name: String, environment: [String: String] = ProcessInfo.processInfo.environment) -> CInt? {
-        guard let pid = environment["LISTEN_PID"], Int32(pid) == getpid(), let count = environment["LISTEN_FDS"].flatMap({ Int(String($0)) }),
+        guard let pid = environment["LISTEN_PID"], Int32(pid) == getpid(),
+            let count = environment["LISTEN_FDS"].flatMap({ Int(String($0)) }),
             count > 0, count < 64, let names = environment["LISTEN_FDNAMES"]
         else { return nil }
-        guard let index = names.split(separator: ":", omittingEmptySubsequences: false).prefix(count).firstIndex(of: name[...]) else { return nil }
+        guard let index = names.split(separator: ":", omittingEmptySubsequences: false).prefix(count).firstIndex(of: name[...]) else {
+            return nil
+        }
         return CInt(3 + index)
     }
 }

@@ -62,7 +62,8 @@ struct Gate: Sendable {
         switch Credential(request.headers) {
         case .none:
             if request.uri.queryParameters["token"] != nil || request.uri.queryParameters["access_token"] != nil {
-                throw Problem(.unauthenticated, "a token in the address ends up in logs", hint: "put it in the header Authorization: Bearer …")
+                throw Problem(
+                    .unauthenticated, "a token in the address ends up in logs", hint: "put it in the header Authorization: Bearer …")
             }
             return nil
         case .malformed: throw Problem(.unauthenticated, "the Authorization header is neither Basic nor Bearer")
@@ -71,7 +72,9 @@ struct Gate: Sendable {
                 throw Problem(.unauthenticated, "this is not a token of Slipway", hint: "a token begins with slp_ and has 53 characters")
             }
             guard let principal = try await authenticator.authenticate(hash: Token.hash(token)) else {
-                throw Problem(.unauthenticated, "the token is unknown, expired or revoked", hint: "make a new one: slipway token create NAME --role developer")
+                throw Problem(
+                    .unauthenticated, "the token is unknown, expired or revoked",
+                    hint: "make a new one: slipway token create NAME --role developer")
             }
             return principal
         }

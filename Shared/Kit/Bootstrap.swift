@@ -60,14 +60,17 @@ public enum Bootstrap {
                 configuration: ServiceGroupConfiguration(
                     services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,
                     gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
-            logger.info("\(component.rawValue) \(Version.text) starts", metadata: ["home": "\(config.home.path)", "host": "\(config.host)"])
+            logger.info(
+                "\(component.rawValue) \(Version.text) starts", metadata: ["home": "\(config.home.path)", "host": "\(config.host)"])
             try await group.run()
             logger.info("\(component.rawValue) stops")
             withExtendedLifetime(lock) {}
         } catch let problem as Problem {
             let line = "slipway-\(component.rawValue): \(problem.message)\n" + (problem.hint.map { "  hint: \($0)\n" } ?? "")
             FileHandle.standardError.write(Data(line.utf8))
-            exit(problem.code == .configuration || problem.code == .usage || problem.code == .invalidName ? 2 : problem.code == .unavailable ? 75 : 1)
+            exit(
+                problem.code == .configuration || problem.code == .usage || problem.code == .invalidName
+                    ? 2 : problem.code == .unavailable ? 75 : 1)
         }
     }
 }
@@ -145,7 +148,8 @@ struct LineLog: LogHandler {
         set { metadata[key] = newValue }
     }
     func log(event: LogEvent) {
-        let pairs = metadata.merging(event.metadata ?? [:]) { _, new in new }.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
+        let pairs = metadata.merging(event.metadata ?? [:]) { _, new in new }.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }
+            .joined()
         let text = "\(event.message)\(pairs)".replacing("\n", with: "\\n").replacing("\u{1B}", with: "\\e")
         FileHandle.standardError.write(Data("\(Timestamp.now()) \(event.level.rawValue.uppercased()) \(text)\n".utf8))
     }

@@ -72,7 +72,9 @@ public struct SuiteConfig: Sendable {
             if let flag { return flag }
             if let text = environment[variable] {
                 guard let value = Int(text) else {
-                    throw Problem(.configuration, "\(variable)=\(Problem.quote(text)): expected a whole number", hint: "for example \(variable)=\(fallback)")
+                    throw Problem(
+                        .configuration, "\(variable)=\(Problem.quote(text)): expected a whole number",
+                        hint: "for example \(variable)=\(fallback)")
                 }
                 return value
             }
@@ -83,11 +85,14 @@ public struct SuiteConfig: Sendable {
         }
         let portBase = try integer(options.portBase, "SLIPWAY_PORT_BASE", "port_base", 7700)
         guard (1...65_092).contains(portBase) else {
-            throw Problem(.configuration, "port base \(portBase): expected 1 to 65092, so that base+443 is still a port", hint: "the default is 7700")
+            throw Problem(
+                .configuration, "port base \(portBase): expected 1 to 65092, so that base+443 is still a port", hint: "the default is 7700")
         }
         let level = try text(options.logLevel, "SLIPWAY_LOG_LEVEL", "log_level", "info")
         guard let logLevel = Logger.Level(rawValue: level) else {
-            throw Problem(.configuration, "log level \(Problem.quote(level))", hint: "one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
+            throw Problem(
+                .configuration, "log level \(Problem.quote(level))",
+                hint: "one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         let trustText = try text(nil, "SLIPWAY_TRUST", "trust", Trust.none.rawValue)
         guard let trust = Trust(rawValue: trustText) else {
@@ -97,7 +102,8 @@ public struct SuiteConfig: Sendable {
         let insecure = try file.boolean("insecure") ?? (environment["SLIPWAY_INSECURE"] == "true")
         guard listen.hasPrefix("127.") || listen == "::1" || insecure else {
             throw Problem(
-                .configuration, "listen: \(listen) would serve tokens without TLS", hint: "keep 127.0.0.1 behind a TLS proxy, or add 'insecure: true' to \(home.suiteFile)")
+                .configuration, "listen: \(listen) would serve tokens without TLS",
+                hint: "keep 127.0.0.1 behind a TLS proxy, or add 'insecure: true' to \(home.suiteFile)")
         }
         let host = try HostName(try text(nil, "SLIPWAY_HOST", "host", systemHostName()))
         return SuiteConfig(
@@ -161,7 +167,8 @@ struct SuiteFile {
         for (key, value) in mapping {
             guard let name = key.string, allowed.contains(name) else {
                 let shown = key.string ?? "?"
-                let near = Nearest.to(shown, among: allowed).map { "did you mean '\($0)'?" } ?? "the keys are \(allowed.joined(separator: ", "))"
+                let near =
+                    Nearest.to(shown, among: allowed).map { "did you mean '\($0)'?" } ?? "the keys are \(allowed.joined(separator: ", "))"
                 throw Problem(.configuration, "\(path):\(line(key)): unknown key \(Problem.quote(shown))\(within)", hint: near)
             }
             guard result[name] == nil else { throw Problem(.configuration, "\(path):\(line(key)): '\(name)' stands there twice") }

@@ -73,6 +73,8 @@ public enum Keyring {
         if !FileManager.default.fileExists(atPath: operatorFile) {
             let token = Token.make()
             try Files.write(Data((token + "\n").utf8), to: operatorFile, mode: 0o600)
+            // A new token voids the one whose file is gone.
+            robots = robots.filter { $0.value != "admin" }
             robots[Token.hash(token)] = "admin"
             made = token
         }
@@ -82,7 +84,9 @@ public enum Keyring {
     }
 
     /// Adds a client of the bus and writes its key file. Throws `Problem` (`conflict`) when the name is taken.
-    public static func create(_ client: String, publish: [String], subscribe: [String], call: [String], serve: [String], _ config: SuiteConfig) throws
+    public static func create(
+        _ client: String, publish: [String], subscribe: [String], call: [String], serve: [String], _ config: SuiteConfig
+    ) throws
         -> ComponentKey
     {
         let name = try TokenName(client).text
@@ -100,7 +104,8 @@ public enum Keyring {
     /// Throws `Problem` when the file is missing, damaged, or can be read by others.
     public static func load(_ name: String, _ config: SuiteConfig) throws -> ComponentKey {
         guard let key = try existing(name, config) else {
-            throw Problem(.configuration, "there is no key \(config.home.keys)/\(name).json", hint: "run 'slipway up', which makes what is missing")
+            throw Problem(
+                .configuration, "there is no key \(config.home.keys)/\(name).json", hint: "run 'slipway up', which makes what is missing")
         }
         return key
     }
@@ -145,10 +150,12 @@ public enum Keyring {
         var info = stat()
         guard stat(path, &info) == 0 else { return nil }
         guard info.st_mode & 0o077 == 0 else {
-            throw Problem(.configuration, "\(path) can be read by others (mode \(String(info.st_mode & 0o777, radix: 8)))", hint: "chmod 600 \(path)")
+            throw Problem(
+                .configuration, "\(path) can be read by others (mode \(String(info.st_mode & 0o777, radix: 8)))", hint: "chmod 600 \(path)")
         }
         guard info.st_uid == geteuid() || geteuid() == 0 else {
-            throw Problem(.configuration, "\(path) belongs to another user", hint: "run the suite as the user that made its home, or chown it")
+            throw Problem(
+                .configuration, "\(path) belongs to another user", hint: "run the suite as the user that made its home, or chown it")
         }
         guard let data = FileManager.default.contents(atPath: path) else { throw Problem(.configuration, "cannot read \(path)") }
         return data
@@ -165,7 +172,8 @@ public enum Keyring {
         case .api: key(["**"], call: ["*.*"])
         case .git: key(["git.**", "repository.created", "repository.deleted", "repository.rejected", "checkout.**"])
         case .registry: key(["image.**"])
-        case .scheduler: key(["run.**", "job.requested", "release.**", "tag.requested", "deploy.requested", "deploy.failed"], call: ["git.*"])
+        case .scheduler:
+            key(["run.**", "job.requested", "release.**", "tag.requested", "deploy.requested", "deploy.failed"], call: ["git.*"])
         case .deployer: key(["deploy.**", "instance.requested", "route.requested"])
         case .discovery: key(["service.**", "health.**", "route.**"])
         case .supervisor: key(["instance.**", "job.**", "host.**", "log.**", "component.**"])
@@ -180,7 +188,8 @@ public enum Files {
         do {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         } catch {
-            throw Problem(.configuration, "cannot make the directory \(path): \(reason())", hint: "give --home a directory that you may write to")
+            throw Problem(
+                .configuration, "cannot make the directory \(path): \(reason())", hint: "give --home a directory that you may write to")
         }
         guard access(path, W_OK) == 0 else {
             throw Problem(.configuration, "the directory \(path) is not writable", hint: "give --home a directory that you may write to")

@@ -125,6 +125,7 @@ public final actor Loop<C: Core>: Service {
             } catch is CancellationError {
                 return
             } catch {
+                if Task.isCancelled { return }
                 boot.health.set("log", problem: "cannot read the log: \(error)")
                 boot.logger.error("cannot read the log", metadata: ["error": "\(error)"])
             }
@@ -146,7 +147,9 @@ public final actor Loop<C: Core>: Service {
         if !steps.isEmpty { try commit(steps) }
     }
 
-    private func take(_ input: Input<C.Notice>, cause: EventID, actor: String?, traceparent: String?, finished: EventID? = nil, fired: String? = nil)
+    private func take(
+        _ input: Input<C.Notice>, cause: EventID, actor: String?, traceparent: String?, finished: EventID? = nil, fired: String? = nil
+    )
         throws
     {
         var step = step(cause: cause, actor: actor, traceparent: traceparent)
@@ -236,7 +239,8 @@ public final actor Loop<C: Core>: Service {
         do {
             effect = try Coding.decode(C.Effect.self, from: entry.effect)
         } catch {
-            boot.logger.critical("an effect in the journal cannot be read and is left there", metadata: ["id": "\(entry.id)", "error": "\(error)"])
+            boot.logger.critical(
+                "an effect in the journal cannot be read and is left there", metadata: ["id": "\(entry.id)", "error": "\(error)"])
             return
         }
         let lane = C.lane(effect)

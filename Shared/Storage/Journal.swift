@@ -94,7 +94,8 @@ public enum StateRows {
     public static func save(_ name: String, _ key: String, _ body: Data?, in db: Database) throws {
         if let body {
             try db.execute(
-                sql: "INSERT INTO slipway_state (name, key, body) VALUES (?, ?, ?) ON CONFLICT (name, key) DO UPDATE SET body = excluded.body",
+                sql:
+                    "INSERT INTO slipway_state (name, key, body) VALUES (?, ?, ?) ON CONFLICT (name, key) DO UPDATE SET body = excluded.body",
                 arguments: [name, key, body])
         } else {
             try db.execute(sql: "DELETE FROM slipway_state WHERE name = ? AND key = ?", arguments: [name, key])

@@ -38,7 +38,8 @@ public final class Store: Sendable {
         } catch let error as DatabaseError {
             throw Problem(
                 .failed, "cannot open the database \(path): \(error.message ?? "SQLite error \(error.resultCode.rawValue)")",
-                hint: "see that the directory is writable and the disk is not full; a damaged file is restored from a backup, never deleted")
+                hint: "see that the directory is writable and the disk is not full; a damaged file is restored from a backup, never deleted"
+            )
         }
     }
 

@@ -32,8 +32,12 @@ import Testing
         #expect(throws: Problem.self) {
             try OrderRules.check(world.state, World.shop, environment: try EnvName("qa"), release: 1, ref: nil, by: admin)
         }
-        #expect(throws: Problem.self) { try OrderRules.check(world.state, World.shop, environment: nil, release: 1, ref: "main", by: admin) }
-        #expect(throws: Problem.self) { try OrderRules.check(world.state, World.shop, environment: nil, release: nil, ref: "--x", by: admin) }
+        #expect(throws: Problem.self) {
+            try OrderRules.check(world.state, World.shop, environment: nil, release: 1, ref: "main", by: admin)
+        }
+        #expect(throws: Problem.self) {
+            try OrderRules.check(world.state, World.shop, environment: nil, release: nil, ref: "--x", by: admin)
+        }
     }
 
     @Test("a token for one environment orders nothing elsewhere") func reach() throws {
@@ -105,7 +109,9 @@ import Testing
         // The push's own deployment belongs to the push's story.
         try world.event(RunStarted(app: World.shop, run: 1, ref: World.main, commit: World.commit, jobs: []))
         try world.event(
-            RunFinished(app: World.shop, run: 1, ref: World.main, commit: World.commit, outcome: .succeeded, release: 1, environments: [World.production]))
+            RunFinished(
+                app: World.shop, run: 1, ref: World.main, commit: World.commit, outcome: .succeeded, release: 1,
+                environments: [World.production]))
         try world.event(DeployRequested(app: World.shop, environment: World.production, release: 1), id: "own", actor: "ann")
         #expect(try StoryRoutes.look(world.state, .newest(nil), World.shop)?.subject == .commit(World.shop, World.commit))
         world.now = world.now.adding(seconds: 5)

@@ -49,10 +49,12 @@ import Testing
         #expect(state() == "requested")
         try world.event(InstanceStarted(instance: id, host: World.host, pid: 7))
         #expect(state() == "started")
-        try world.event(InstanceReady(instance: id, host: World.host, release: 1, address: "127.0.0.1", ports: ["http": 4000], first: "http"))
+        try world.event(
+            InstanceReady(instance: id, host: World.host, release: 1, address: "127.0.0.1", ports: ["http": 4000], first: "http"))
         #expect(state() == "ready")
         try world.event(
-            InstanceExited(instance: id, host: World.host, expected: false, status: 1, signal: nil, reason: "exit 1", tail: [], restartIn: 1))
+            InstanceExited(
+                instance: id, host: World.host, expected: false, status: 1, signal: nil, reason: "exit 1", tail: [], restartIn: 1))
         #expect(state() == "restarting")
         #expect(world.state.instances[id.text]?.restarts == 1)
         try world.event(InstanceRequested(instance: id, host: World.host, action: .stop))
@@ -60,7 +62,8 @@ import Testing
         try world.event(InstanceReady(instance: id, host: World.host, release: 1, address: "127.0.0.1", ports: [:], first: nil))
         #expect(state() == "stopping")
         try world.event(
-            InstanceExited(instance: id, host: World.host, expected: true, status: 0, signal: nil, reason: "stopped", tail: [], restartIn: nil))
+            InstanceExited(
+                instance: id, host: World.host, expected: true, status: 0, signal: nil, reason: "stopped", tail: [], restartIn: nil))
         #expect(state() == nil)
     }
 
@@ -86,7 +89,8 @@ import Testing
     @Test("an event of a shape that is not known is passed over") func unknown() throws {
         var world = World()
         var envelope = Envelope(
-            id: World.id("x"), source: "git@host1", type: RepositoryCreated.type, subject: nil, time: nil, data: .object(["apq": .string("shop")]))
+            id: World.id("x"), source: "git@host1", type: RepositoryCreated.type, subject: nil, time: nil,
+            data: .object(["apq": .string("shop")]))
         envelope.sequence = Envelope.digits(9)
         world.handle(.event(envelope), cause: envelope.id, actor: nil)
         #expect(world.state.apps.isEmpty)

@@ -7,7 +7,8 @@ import Testing
 @Suite("Tokens") struct TokenTests {
     private func row(_ name: String, by: String = "admin", role: Role = .developer, expires: Timestamp? = nil) -> TokenRow {
         TokenRow(
-            name: name, hash: Token.hash(name), role: role, app: nil, environment: nil, createdAt: Timestamp(milliseconds: 0), createdBy: by,
+            name: name, hash: Token.hash(name), role: role, app: nil, environment: nil, createdAt: Timestamp(milliseconds: 0),
+            createdBy: by,
             expires: expires)
     }
     private func wish(_ role: Role, app: AppName? = nil, expires: Timestamp? = nil) throws -> Tokens.Wish {
@@ -61,7 +62,8 @@ import Testing
         #expect(throws: Problem.self) {
             try Tokens.check(try wish(.viewer), by: developer, makerExpires: now.adding(seconds: 60), now: now)
         }
-        try Tokens.check(try wish(.viewer, expires: now.adding(seconds: 30)), by: developer, makerExpires: now.adding(seconds: 60), now: now)
+        try Tokens.check(
+            try wish(.viewer, expires: now.adding(seconds: 30)), by: developer, makerExpires: now.adding(seconds: 60), now: now)
         #expect(throws: Problem.self) { try Tokens.check(try wish(.viewer, expires: now), by: developer, makerExpires: nil, now: now) }
     }
 

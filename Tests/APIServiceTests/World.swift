@@ -11,13 +11,13 @@ struct World {
     var now = Timestamp(milliseconds: 1_795_000_000_000)
     var published: [Envelope] = []
 
-    static let shop = try! AppName("shop")
-    static let production = try! EnvName("production")
-    static let web = try! ServiceName("web")
-    static let host = try! HostName("host1")
-    static let commit = try! CommitID(String(repeating: "a", count: 40))
-    static let main = try! RefName("refs/heads/main")
-    static let digest = try! Digest("sha256:" + String(repeating: "b", count: 64))
+    static let shop = must { try AppName("shop") }
+    static let production = must { try EnvName("production") }
+    static let web = must { try ServiceName("web") }
+    static let host = must { try HostName("host1") }
+    static let commit = must { try CommitID(String(repeating: "a", count: 40)) }
+    static let main = must { try RefName("refs/heads/main") }
+    static let digest = must { try Digest("sha256:" + String(repeating: "b", count: 64)) }
 
     static func id(_ text: String) -> EventID { EventID.derived(from: text) }
 
@@ -25,7 +25,8 @@ struct World {
     mutating func event<E: Event>(_ event: E, id: String? = nil, actor: String? = nil, cause: EventID? = nil) throws -> EventID {
         seq += 1
         var envelope = Envelope(
-            id: Self.id(id ?? "event-\(seq)"), source: "test@host1", type: E.type, subject: event.subject, time: now, data: try event.json(),
+            id: Self.id(id ?? "event-\(seq)"), source: "test@host1", type: E.type, subject: event.subject, time: now,
+            data: try event.json(),
             cause: cause, actor: actor)
         envelope.sequence = Envelope.digits(seq)
         handle(.event(envelope), cause: envelope.id, actor: actor)
@@ -62,4 +63,9 @@ struct World {
             deployment: DeploymentID(app: Self.shop, environment: Self.production, number: number), kind: kind, release: release,
             commit: Self.commit, previous: previous, order: order)
     }
+}
+
+/// A value that the test itself writes correctly.
+func must<T>(_ make: () throws -> T) -> T {
+    do { return try make() } catch { preconditionFailure("the test is wrong: \(error)") }
 }

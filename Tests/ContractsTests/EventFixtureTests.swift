@@ -35,7 +35,10 @@ import Testing
             id: try EventID("01900000-0000-7000-8000-000000000000"), source: "git@host1", type: TagCreated.type, subject: event.subject,
             time: Timestamp(milliseconds: 0), data: try event.json())
         let text = try Coding.text(envelope)
-        for part in [#""specversion":"1.0""#, #""type":"git.tag.created""#, #""source":"git@host1""#, #""subject":"shop""#, #""datacontenttype":"application/json""#] {
+        for part in [
+            #""specversion":"1.0""#, #""type":"git.tag.created""#, #""source":"git@host1""#, #""subject":"shop""#,
+            #""datacontenttype":"application/json""#,
+        ] {
             #expect(text.contains(part))
         }
         let read = try Coding.decode(Envelope.self, from: Data(text.utf8))
@@ -56,9 +59,11 @@ import Testing
         let instance = InstanceID(app: app, environment: environment, service: web, number: 3)
         let order = try EventID("01900000-0000-7000-8000-000000000000")
         let head = DeploymentHead(
-            deployment: DeploymentID(app: app, environment: environment, number: 7), kind: .deploy, release: 3, commit: commit, previous: 2, order: order)
+            deployment: DeploymentID(app: app, environment: environment, number: 7), kind: .deploy, release: 3, commit: commit, previous: 2,
+            order: order)
         let service = ServiceSpec(
-            name: web, run: "./server --port $PORT", ports: [PortSpec(name: try ServiceName("http"), number: 8080)], instances: 2, needs: [try ServiceName("db")],
+            name: web, run: "./server --port $PORT", ports: [PortSpec(name: try ServiceName("http"), number: 8080)], instances: 2,
+            needs: [try ServiceName("db")],
             health: HealthSpec(check: .http(path: "/healthz")), limits: LimitSpec(memory: 1 << 28), environment: ["LOG": "info"])
         let config = ReleaseConfig(
             services: [service], routes: [RouteSpec(host: "shop.example.org", service: web)],
@@ -68,36 +73,51 @@ import Testing
             RepositoryRequested(app: app, action: .create), RepositoryCreated(app: app, defaultBranch: "main"), RepositoryDeleted(app: app),
             RepositoryRejected(app: app, reason: "it exists"),
             PushReceived(
-                app: app, ref: main, commit: commit, previous: nil, isDefaultBranch: true, forced: false, title: "First", author: "Ada <ada@example.org>",
+                app: app, ref: main, commit: commit, previous: nil, isDefaultBranch: true, forced: false, title: "First",
+                author: "Ada <ada@example.org>",
                 options: ["detach"]),
             TagCreated(app: app, tag: "v3", commit: commit), RefDeleted(app: app, ref: main, previous: commit),
-            TagRequested(app: app, tag: "v3", commit: commit, message: "Release 3"), RunStarted(app: app, run: 12, ref: main, commit: commit, jobs: [job]),
+            TagRequested(app: app, tag: "v3", commit: commit, message: "Release 3"),
+            RunStarted(app: app, run: 12, ref: main, commit: commit, jobs: [job]),
             RunFinished(app: app, run: 12, ref: main, commit: commit, outcome: .succeeded, release: 3, environments: [environment]),
             JobRequested(job: job, host: host, commit: commit, steps: ["make"], environment: [:], timeout: 3600, bundle: "dist"),
             JobStarted(job: job, host: host),
-            JobFinished(job: job, host: host, outcome: .failed, failedStep: "make", status: 2, reason: "make exited with 2", tail: ["error"], seconds: 1.5),
+            JobFinished(
+                job: job, host: host, outcome: .failed, failedStep: "make", status: 2, reason: "make exited with 2", tail: ["error"],
+                seconds: 1.5),
             ReleaseCreated(app: app, number: 3, ref: main, commit: commit, run: 12, title: "First", bundle: digest, config: config),
             DeployRequested(app: app, environment: environment, release: 3), RollbackRequested(app: app, environment: environment, to: 2),
-            DeployPlanned(head: head, steps: [PlanStep(kind: .start, service: web, instances: [instance], text: "start web/3")]), DeployStarted(head: head),
+            DeployPlanned(head: head, steps: [PlanStep(kind: .start, service: web, instances: [instance], text: "start web/3")]),
+            DeployStarted(head: head),
             DeploySucceeded(head: head, url: "http://shop.localhost:7780", seconds: 0.5),
             DeployRolledBack(head: head, reason: "not healthy within 30 s", tail: ["boom"], complete: true, seconds: 30),
-            DeployFailed(app: app, environment: environment, release: 9, reason: "there is no release v9", hint: "slipway releases shop", order: order),
+            DeployFailed(
+                app: app, environment: environment, release: 9, reason: "there is no release v9", hint: "slipway releases shop",
+                order: order),
             InstanceRequested(
                 instance: instance, host: host, action: .start,
-                spec: InstanceSpec(release: 3, commit: commit, bundle: digest, service: service, environment: ["DB_HOST": "127.0.0.1"]), deployment: head.deployment),
+                spec: InstanceSpec(release: 3, commit: commit, bundle: digest, service: service, environment: ["DB_HOST": "127.0.0.1"]),
+                deployment: head.deployment),
             InstanceStarted(instance: instance, host: host, pid: 4711),
             InstanceReady(instance: instance, host: host, release: 3, address: "127.0.0.1", ports: ["http": 40001], first: "http"),
             InstanceUnready(instance: instance, host: host, reason: "GET /healthz answered 500"),
-            InstanceExited(instance: instance, host: host, expected: false, status: 1, signal: nil, reason: "exited with 1", tail: ["boom"], restartIn: 0.5),
+            InstanceExited(
+                instance: instance, host: host, expected: false, status: 1, signal: nil, reason: "exited with 1", tail: ["boom"],
+                restartIn: 0.5),
             HostJoined(host: host, address: "127.0.0.1", version: "0.1.0", mode: "root", cores: 2, memory: 1 << 34),
             RouteRequested(app: app, environment: environment, service: web, hosts: ["shop.localhost"], servers: [server]),
-            RouteChanged(app: app, environment: environment, service: web, hosts: ["shop.localhost"], servers: [server], order: order, ingress: true),
+            RouteChanged(
+                app: app, environment: environment, service: web, hosts: ["shop.localhost"], servers: [server], order: order, ingress: true),
             RouteDrained(app: app, environment: environment, service: web, instances: [instance], order: order),
-            ServiceRegistered(instance: instance, host: host, address: "127.0.0.1", ports: ["http": 40001]), ServiceDeregistered(instance: instance),
-            HealthChanged(instance: instance, healthy: false, reason: "GET /healthz answered 500"), ComponentJoined(component: "git", version: "0.1.0"),
+            ServiceRegistered(instance: instance, host: host, address: "127.0.0.1", ports: ["http": 40001]),
+            ServiceDeregistered(instance: instance),
+            HealthChanged(instance: instance, healthy: false, reason: "GET /healthz answered 500"),
+            ComponentJoined(component: "git", version: "0.1.0"),
             ComponentLeft(component: "git", reason: "left"),
-            ImagePushed(repository: "bundles/shop", tag: nil, digest: digest, mediaType: "application/vnd.oci.image.manifest.v1+json", size: 512),
-            ImageDeleted(repository: "bundles/shop", tag: "v1", digest: digest), AuditRecorded(action: "token.create", object: "ci", outcome: "done"),
+            ImagePushed(
+                repository: "bundles/shop", tag: nil, digest: digest, mediaType: "application/vnd.oci.image.manifest.v1+json", size: 512),
+            ImageDeleted(repository: "bundles/shop", tag: "v1", digest: digest),
+            AuditRecorded(action: "token.create", object: "ci", outcome: "done"),
             LogLines(origin: "shop/production/web/3", lines: ["hello"]),
         ]
     }

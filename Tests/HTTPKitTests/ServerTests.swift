@@ -43,10 +43,11 @@ struct FixedAuthenticator: Authenticator {
             routes.get("/fails", .open) { _, _ in throw NSError(domain: "/secret/path", code: 1) }
             routes.post("/json", .open) { request, context in try .json(try await request.json([String: Int].self, context, limit: 64)) }
             routes.get("/events", .open) { _, _ in
-                .events(AsyncStream { stream in
-                    stream.yield(ServerSentEvent(id: "7", event: "push", data: "one\ntwo"))
-                    stream.finish()
-                })
+                .events(
+                    AsyncStream { stream in
+                        stream.yield(ServerSentEvent(id: "7", event: "push", data: "one\ntwo"))
+                        stream.finish()
+                    })
             }
         }
         let running = Task { try await server.run() }
@@ -57,9 +58,11 @@ struct FixedAuthenticator: Authenticator {
         }
     }
 
-    static func get(_ port: Int, _ path: String, token: String? = nil, host: String? = nil, headers: [(String, String)] = []) async throws -> (
-        Int, String, HTTPClientResponse
-    ) {
+    static func get(_ port: Int, _ path: String, token: String? = nil, host: String? = nil, headers: [(String, String)] = []) async throws
+        -> (
+            Int, String, HTTPClientResponse
+        )
+    {
         var request = HTTPClientRequest(url: "http://127.0.0.1:\(port)\(path)")
         if let token { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
         if let host { request.headers.replaceOrAdd(name: "Host", value: host) }

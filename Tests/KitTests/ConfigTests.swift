@@ -10,7 +10,8 @@ import Testing
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: home) }
         if let yaml { try yaml.write(toFile: home + "/suite.yml", atomically: true, encoding: .utf8) }
-        return try SuiteConfig.load(ComponentOptions(home: home, portBase: options?.portBase, logLevel: options?.logLevel), environment: environment)
+        return try SuiteConfig.load(
+            ComponentOptions(home: home, portBase: options?.portBase, logLevel: options?.logLevel), environment: environment)
     }
 
     @Test("flag beats environment beats file beats default") func precedence() throws {
@@ -23,18 +24,23 @@ import Testing
         #expect(config.dnsPort == 5353 && config.port(.git) == 7704 && config.busPort == 7710 && config.ingressPort == 7780)
     }
 
-    @Test("a mistake is named with file, line and mend", arguments: [
-        ("port_bas: 1\n", "suite.yml:1: unknown key 'port_bas'", "did you mean 'port_base'?"),
-        ("listen: 127.0.0.1\nport_base: soon\n", "suite.yml:2: 'port_base' must be a whole number", nil),
-        ("ports:\n  dsn: 5\n", "suite.yml:2: unknown key 'dsn' under 'ports'", "did you mean 'dns'?"),
-        ("ports: {dns: 70000}\n", "port 70000", nil), ("- a\n", "expected 'key: value' lines", nil), ("listen: 0.0.0.0\n", "without TLS", "insecure"),
-        ("trust: everybody\n", "trust 'everybody'", "single-user"), ("a: [\n", "is not YAML", nil), ("port_base: 99999\n", "port base 99999", nil),
-        ("log_level: loud\n", "log level 'loud'", "one of"),
-    ] as [(String, String, String?)])
+    @Test(
+        "a mistake is named with file, line and mend",
+        arguments: [
+            ("port_bas: 1\n", "suite.yml:1: unknown key 'port_bas'", "did you mean 'port_base'?"),
+            ("listen: 127.0.0.1\nport_base: soon\n", "suite.yml:2: 'port_base' must be a whole number", nil),
+            ("ports:\n  dsn: 5\n", "suite.yml:2: unknown key 'dsn' under 'ports'", "did you mean 'dns'?"),
+            ("ports: {dns: 70000}\n", "port 70000", nil), ("- a\n", "expected 'key: value' lines", nil),
+            ("listen: 0.0.0.0\n", "without TLS", "insecure"),
+            ("trust: everybody\n", "trust 'everybody'", "single-user"), ("a: [\n", "is not YAML", nil),
+            ("port_base: 99999\n", "port base 99999", nil),
+            ("log_level: loud\n", "log level 'loud'", "one of"),
+        ] as [(String, String, String?)])
     func mistakes(_ yaml: String, _ message: String, _ hint: String?) {
         #expect { try Self.load(yaml) } throws: { error in
             guard let problem = error as? Problem else { return false }
-            return problem.code == .configuration && problem.message.contains(message) && (hint == nil || problem.hint?.contains(hint ?? "") == true)
+            return problem.code == .configuration && problem.message.contains(message)
+                && (hint == nil || problem.hint?.contains(hint ?? "") == true)
         }
     }
 

@@ -42,7 +42,8 @@ enum Counting: Core {
         return (try Boot.make(.git, config, Logger(label: "test")), home)
     }
 
-    @Test("state, event and effect are there after a crash, and the effect is done exactly until it is recorded") func crash() async throws {
+    @Test("state, event and effect are there after a crash, and the effect is done exactly until it is recorded") func crash() async throws
+    {
         let (boot, home) = try Self.boot()
         defer { try? FileManager.default.removeItem(atPath: home) }
         let store = try boot.openStore(durability: .normal)
@@ -62,7 +63,9 @@ enum Counting: Core {
             })
         let running = Task { try await second.run() }
         defer { running.cancel() }
-        while try await second.read({ $0.counts["done:a"] != 2 || $0.counts["done:b"] != 1 }) { try await Task.sleep(for: .milliseconds(5)) }
+        while try await second.read({ $0.counts["done:a"] != 2 || $0.counts["done:b"] != 1 }) {
+            try await Task.sleep(for: .milliseconds(5))
+        }
         #expect(performed.withLock { $0 } == ["a", "b", "a"])
         #expect(try await second.read { $0.counts["a"] } == 2)
         #expect(try await store.db.read { try Journal.all(in: $0).isEmpty })
@@ -72,7 +75,8 @@ enum Counting: Core {
         func events() throws -> [EventID] {
             var state = Counting.State()
             var step = Step<Counting.Effect>(
-                now: Timestamp(milliseconds: 0), host: try HostName("h"), cause: try EventID("01900000-0000-7000-8000-000000000000"), actor: nil,
+                now: Timestamp(milliseconds: 0), host: try HostName("h"), cause: try EventID("01900000-0000-7000-8000-000000000000"),
+                actor: nil,
                 component: "git")
             Counting.handle(.notice(.add("x")), &state, &step)
             return step.events.map(\.id) + step.effects.map(\.id)

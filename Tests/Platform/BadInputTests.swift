@@ -57,10 +57,15 @@ extension PlatformTests {
                 let short = try await platform.slipway("token", "create", "brief", "--role", "developer", "--expires", "1s", "--json")
                 #expect(short.status == 0, "\(short)")
                 let token = try #require(try Coding.decode(JSON.self, from: Data(short.output.utf8))["token"]?.string)
-                try await eventually(within: 10, "the token's expiry") { try await platform.ask(.api, "/v1/apps", token: token).status == 401 }
+                try await eventually(within: 10, "the token's expiry") {
+                    try await platform.ask(.api, "/v1/apps", token: token).status == 401
+                }
                 for component in [Component.bus, .git, .registry] {
-                    let path = component == .bus ? "/v1/events" : component == .git ? "/hello.git/info/refs?service=git-upload-pack" : "/v2/"
-                    try await eventually(within: 10, "refusal by \(component)") { try await platform.ask(component, path, token: token).status == 401 }
+                    let path =
+                        component == .bus ? "/v1/events" : component == .git ? "/hello.git/info/refs?service=git-upload-pack" : "/v2/"
+                    try await eventually(within: 10, "refusal by \(component)") {
+                        try await platform.ask(component, path, token: token).status == 401
+                    }
                     #expect(try await platform.ask(component, path, token: .some(nil)).status == 401, "\(component)")
                 }
 
@@ -70,7 +75,8 @@ extension PlatformTests {
                 #expect(missing.status != 0 && missing.errors.contains("nothere"), "\(missing)")
 
                 // A second suite in the same home
-                let second = try await run([Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 30)
+                let second = try await run(
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 30)
                 #expect(second.status != 0 && second.errors.split(separator: "\n").count <= 2, "\(second)")
                 try await platform.ready()
             }
@@ -81,7 +87,8 @@ extension PlatformTests {
             let taken = try Platform.prepare()
             let blocker = try Background(["/usr/bin/python3", "-m", "http.server", "\(taken.port(.git))", "--bind", "127.0.0.1"])
             try await eventually(within: 10, "the blocker") { !Ports.isFree(taken.port(.git)) }
-            let up = try await run([Platform.slipway, "up", "--detach", "--home", taken.home, "--port-base", "\(taken.portBase)"], within: 90)
+            let up = try await run(
+                [Platform.slipway, "up", "--detach", "--home", taken.home, "--port-base", "\(taken.portBase)"], within: 90)
             #expect(up.status != 0 && up.errors.contains("\(taken.port(.git))"), "\(up)")
             blocker.send(signal: SIGKILL)
             await taken.stop()

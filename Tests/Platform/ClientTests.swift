@@ -27,14 +27,19 @@ extension PlatformTests {
                 let wire = "\(Platform.root)/Tests/Conformance/wire.py"
                 let since = try await platform.lastSeq() + 1
                 let data = #"{"app":"hello","environment":"production","release":1}"#
-                let published = try await run(["/usr/bin/python3", wire, key, "publish", "deploy.requested", "hello/production", data], within: 30)
+                let published = try await run(
+                    ["/usr/bin/python3", wire, key, "publish", "deploy.requested", "hello/production", data], within: 30)
                 #expect(published.status == 0, "\(published)")
                 let followed = try await run(
-                    ["/usr/bin/python3", wire, key, "follow", "--since", "\(since)", "--until", "deploy.succeeded", "--timeout", "60"], within: 90)
-                #expect(followed.status == 0 && followed.output.contains("deploy.planned") && followed.output.contains("deploy.succeeded"), "\(followed)")
+                    ["/usr/bin/python3", wire, key, "follow", "--since", "\(since)", "--until", "deploy.succeeded", "--timeout", "60"],
+                    within: 90)
+                #expect(
+                    followed.status == 0 && followed.output.contains("deploy.planned") && followed.output.contains("deploy.succeeded"),
+                    "\(followed)")
                 #expect(await platform.page("hello").contains("v1"))
                 let refused = try await run(["/usr/bin/python3", wire, key, "publish", "git.push.received", "hello", "{}"], within: 30)
-                #expect(refused.status != 0 && refused.description.contains("may not publish"), "a key may say only what it may: \(refused)")
+                #expect(
+                    refused.status != 0 && refused.description.contains("may not publish"), "a key may say only what it may: \(refused)")
 
                 // The same with curl.
                 let before = try await platform.lastSeq()
@@ -42,9 +47,13 @@ extension PlatformTests {
                 let config = "\(platform.home)-curl"
                 try "header = \"Authorization: Bearer \(token)\"\n".write(toFile: config, atomically: true, encoding: .utf8)
                 defer { try? FileManager.default.removeItem(atPath: config) }
-                let body = #"{"type":"deploy.requested","subject":"hello/production","data":{"app":"hello","environment":"production","release":2}}"#
+                let body =
+                    #"{"type":"deploy.requested","subject":"hello/production","data":{"app":"hello","environment":"production","release":2}}"#
                 let posted = try await run(
-                    ["curl", "-sS", "--fail-with-body", "-K", config, "-H", "Content-Type: application/json", "-d", body, "http://127.0.0.1:\(platform.port(.bus))/v1/events"], within: 30)
+                    [
+                        "curl", "-sS", "--fail-with-body", "-K", config, "-H", "Content-Type: application/json", "-d", body,
+                        "http://127.0.0.1:\(platform.port(.bus))/v1/events",
+                    ], within: 30)
                 #expect(posted.status == 0, "\(posted)")
                 try await platform.waitForEvent(DeploySucceeded.type, after: before)
                 #expect(await platform.page("hello").contains("v2"))
@@ -73,16 +82,24 @@ extension PlatformTests {
             let credentials = Data("slipway:\(token)".utf8).base64EncodedString()
             try #"{"auths":{"\#(registry)":{"auth":"\#(credentials)"}}}"#.write(toFile: image + "-auth", atomically: true, encoding: .utf8)
             let pushed = try await run(
-                ["skopeo", "--insecure-policy", "copy", "--authfile", image + "-auth", "--dest-tls-verify=false", "oci:\(image):v1", "docker://\(registry)/team/tool:v1"])
+                [
+                    "skopeo", "--insecure-policy", "copy", "--authfile", image + "-auth", "--dest-tls-verify=false", "oci:\(image):v1",
+                    "docker://\(registry)/team/tool:v1",
+                ])
             #expect(pushed.status == 0, "\(pushed)")
             let pulled = try await run(
-                ["skopeo", "--insecure-policy", "copy", "--authfile", image + "-auth", "--src-tls-verify=false", "docker://\(registry)/team/tool:v1", "dir:\(image)-out"])
+                [
+                    "skopeo", "--insecure-policy", "copy", "--authfile", image + "-auth", "--src-tls-verify=false",
+                    "docker://\(registry)/team/tool:v1", "dir:\(image)-out",
+                ])
             #expect(pulled.status == 0, "\(pulled)")
             let blobs = try FileManager.default.contentsOfDirectory(atPath: "\(image)/blobs/sha256")
             let layers = try FileManager.default.contentsOfDirectory(atPath: image + "-out").filter { $0.count == 64 }
             #expect(layers.count >= 2 && layers.allSatisfy { blobs.contains($0) }, "\(layers) of \(blobs)")
             let manifest = try #require(FileManager.default.contents(atPath: image + "-out/manifest.json"))
-            #expect(blobs.contains { FileManager.default.contents(atPath: "\(image)/blobs/sha256/\($0)") == manifest }, "the manifest's bytes are unchanged")
+            #expect(
+                blobs.contains { FileManager.default.contents(atPath: "\(image)/blobs/sha256/\($0)") == manifest },
+                "the manifest's bytes are unchanged")
             #expect(try await platform.events().contains { $0.as(ImagePushed.self)?.repository == "team/tool" })
         }
 

@@ -7,9 +7,13 @@ extension PlatformTests {
     /// Promise 2: kill any component at any instant, start it again, and the work in flight goes on where it was.
     @Suite("kill -9 between a push and the end of its deployment", .serialized, .timeLimit(.minutes(10))) struct KillTests {
         /// When to strike: just as this event is in the log.
-        static let points: [EventType] = [PushReceived.type, JobStarted.type, ReleaseCreated.type, InstanceRequested.type, RouteRequested.type]
+        static let points: [EventType] = [
+            PushReceived.type, JobStarted.type, ReleaseCreated.type, InstanceRequested.type, RouteRequested.type,
+        ]
 
-        @Test("each component, at five points: the deployment ends live, once, and no event is lost or doubled", arguments: Component.allCases)
+        @Test(
+            "each component, at five points: the deployment ends live, once, and no event is lost or doubled", arguments: Component.allCases
+        )
         func component(_ victim: Component) async throws {
             try await Platform.run { platform in
                 let copy = try await platform.app("hello", from: "hello")
@@ -80,7 +84,8 @@ extension Platform {
         }
         let answer = try await ask(.supervisor, "/v1/programs")
         guard answer.status == 200 else { throw TestFailure("programs: \(answer)") }
-        return try Coding.decode(Answer.self, from: Data(answer.body.utf8)).programs.filter { $0.name.contains("/") }.compactMap(\.pid).sorted()
+        return try Coding.decode(Answer.self, from: Data(answer.body.utf8)).programs.filter { $0.name.contains("/") }.compactMap(\.pid)
+            .sorted()
     }
 
     func lastSeq() async throws -> UInt64 { try await events().last?.seq ?? 0 }

@@ -39,7 +39,9 @@ extension PlatformTests {
                 load = Load(platform, host: "hello.localhost")
                 try copy.write("v3\n", to: "VERSION")
                 try copy.write("web: python3 -c 'import time; print(\"I will not listen\", flush=True); time.sleep(600)'\n", to: "Procfile")
-                try copy.write("services: {web: {run: \"python3 -u -c 'import time; print(1234567); time.sleep(600)'\", ports: {http: 80}, health: {tcp: true, grace: 2s}}}\n", to: "slipway.yml")
+                try copy.write(
+                    "services: {web: {run: \"python3 -u -c 'import time; print(1234567); time.sleep(600)'\", ports: {http: 80}, health: {tcp: true, grace: 2s}}}\n",
+                    to: "slipway.yml")
                 let third = try await copy.commit("Third version, broken")
                 let broken = try await copy.push()
                 #expect(broken.status == 0, "git counts an accepted ref as success: \(broken)")
@@ -81,7 +83,9 @@ extension PlatformTests {
                 #expect(try await copy.push().status == 0)
                 let before = try await platform.slipway("ps", "hello", "--json").output
 
-                try copy.write("build: {run: 'echo compiling; echo the-last-words-of-the-build; exit 3'}\nservices: {web: {run: python3 app.py, ports: {http: 80}}}\n", to: "slipway.yml")
+                try copy.write(
+                    "build: {run: 'echo compiling; echo the-last-words-of-the-build; exit 3'}\nservices: {web: {run: python3 app.py, ports: {http: 80}}}\n",
+                    to: "slipway.yml")
                 let bad = try await copy.commit("Bad build")
                 let pushed = try await copy.push()
                 #expect(pushed.errors.contains("the-last-words-of-the-build"), "\(pushed)")

@@ -12,7 +12,8 @@ import Testing
 
     static func envelope(_ n: Int) throws -> Envelope {
         Envelope(
-            id: EventID(UUID()), source: "git@host1", type: "git.tag.created", subject: "shop", time: nil, data: .object(["n": .int(Int64(n))]))
+            id: EventID(UUID()), source: "git@host1", type: "git.tag.created", subject: "shop", time: nil,
+            data: .object(["n": .int(Int64(n))]))
     }
 
     @Test("keeps order, never gives a number twice, and forgets only what is settled") func order() throws {

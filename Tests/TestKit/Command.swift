@@ -12,7 +12,8 @@ public struct Finished: Sendable, CustomStringConvertible {
 /// Runs a program with an argument array, never through a shell, and collects what it prints. It is killed at the deadline.
 @discardableResult
 public func run(
-    _ arguments: [String], in directory: String? = nil, environment: [String: String] = [:], input: String? = nil, within seconds: Double = 120
+    _ arguments: [String], in directory: String? = nil, environment: [String: String] = [:], input: String? = nil,
+    within seconds: Double = 120
 ) async throws -> Finished {
     let process = try Background(arguments, in: directory, environment: environment, input: input)
     return try await process.finish(within: seconds)

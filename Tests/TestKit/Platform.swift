@@ -26,7 +26,8 @@ public final class Platform: Sendable {
     public static func run(_ body: @Sendable (Platform) async throws -> Void) async throws {
         let platform = try prepare()
         do {
-            let up = try await TestKit.run([slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 90)
+            let up = try await TestKit.run(
+                [slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 90)
             guard up.status == 0 else { throw TestFailure("slipway up failed: \(up)") }
             try await body(platform)
         } catch {
@@ -55,7 +56,9 @@ public final class Platform: Sendable {
 
     /// `slipway ARGUMENTS --home HOME`.
     @discardableResult
-    public func slipway(_ arguments: String..., in directory: String? = nil, input: String? = nil, within seconds: Double = 120) async throws -> Finished {
+    public func slipway(_ arguments: String..., in directory: String? = nil, input: String? = nil, within seconds: Double = 120)
+        async throws -> Finished
+    {
         try await TestKit.run([Self.slipway] + arguments + ["--home", home], in: directory, input: input, within: seconds)
     }
 
@@ -90,9 +93,11 @@ public final class Platform: Sendable {
     }
 
     /// An HTTP request to a component with the operator's token; the body as text.
-    public func ask(_ component: Component, _ path: String, method: String = "GET", json: String? = nil, token: String?? = nil) async throws -> (
-        status: Int, body: String
-    ) {
+    public func ask(_ component: Component, _ path: String, method: String = "GET", json: String? = nil, token: String?? = nil) async throws
+        -> (
+            status: Int, body: String
+        )
+    {
         var request = HTTPClientRequest(url: "http://127.0.0.1:\(port(component))\(path)")
         request.method = .RAW(value: method)
         if let token = try token ?? .some(operatorToken()) { request.headers.add(name: "Authorization", value: "Bearer \(token)") }
@@ -254,7 +259,9 @@ public enum Ports {
         address.sin_port = in_port_t(UInt16(port)).bigEndian
         address.sin_addr.s_addr = inet_addr("127.0.0.1")
         return withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 }
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
         }
     }
 }

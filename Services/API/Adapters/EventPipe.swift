@@ -1,3 +1,4 @@
+import Contracts
 import Foundation
 import HTTPKit
 import HTTPTypes
@@ -120,7 +121,12 @@ extension Response {
                 let pipe = EventPipe()
                 let work = Task {
                     defer { pipe.close() }
-                    try await produce(pipe)
+                    do {
+                        try await produce(pipe)
+                    } catch let problem as Problem {
+                        // The head is long gone: the reason travels as an event.
+                        try await pipe.send(event: "problem", try Coding.text(problem))
+                    }
                 }
                 let beats = Task {
                     while true {

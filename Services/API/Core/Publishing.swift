@@ -16,7 +16,8 @@ enum Publishing {
         let domain = tokens.first ?? ""
         if own.contains(domain), tokens.last != "requested" {
             throw Problem(
-                .forbidden, "'\(type)' is for the suite alone to say", hint: "publish an order such as deploy.requested, or a type of your own")
+                .forbidden, "'\(type)' is for the suite alone to say",
+                hint: "publish an order such as deploy.requested, or a type of your own")
         }
         if let subject {
             guard subject.utf8.count <= 255, subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7F }) else {
@@ -94,6 +95,7 @@ extension Problem {
     static func outOfReach(_ holder: Principal) -> Problem {
         Problem(
             .forbidden,
-            "'\(holder.name)' reaches \(holder.app.map { "app \($0)" } ?? "every app")\(holder.environment.map { ", environment \($0)" } ?? "") only")
+            "'\(holder.name)' reaches \(holder.app.map { "app \($0)" } ?? "every app")\(holder.environment.map { ", environment \($0)" } ?? "") only"
+        )
     }
 }

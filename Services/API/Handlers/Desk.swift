@@ -67,7 +67,9 @@ enum ReleaseNumber {
     /// Throws `Problem` (`invalid`) when the text is not a release.
     static func parse(_ text: String) throws -> Int {
         guard let number = Int(text.hasPrefix("v") ? String(text.dropFirst()) : text), number > 0 else {
-            throw Problem(.invalid, "release \(Problem.quote(text)): expected v and a number", hint: "for example v3; 'slipway releases APP' lists them")
+            throw Problem(
+                .invalid, "release \(Problem.quote(text)): expected v and a number",
+                hint: "for example v3; 'slipway releases APP' lists them")
         }
         return number
     }

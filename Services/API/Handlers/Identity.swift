@@ -9,6 +9,8 @@ import Synchronization
 /// Whose a token is: the suite's own programs by HOME/keys/robots.json, everybody else by the token table.
 final class Identity: Authenticator, Sendable {
     static let cookie = "slipway_session"
+    /// The name of the token that `slipway up` makes.
+    static let operatorName = "admin"
     /// Twelve hours.
     static let sessionSeconds = 43_200.0
 
@@ -27,14 +29,14 @@ final class Identity: Authenticator, Sendable {
 
     /// Makes the token that `slipway up` prepared known, by its hash. Throws `Problem` when robots.json cannot be read.
     func importOperator() async throws {
-        for (hash, name) in try known() where name == "admin" { try await loop.submit(.operatorKey(hash: hash)) }
+        for (hash, name) in try known() where name == Self.operatorName { try await loop.submit(.operatorKey(hash: hash)) }
     }
 
     func authenticate(hash: String) async throws -> Principal? {
         guard hash.utf8.count == 64 else { return nil }
         let now = boot.now()
         if let row = try await loop.read({ $0.tokens[hash] }) { return row.isValid(at: now) ? row.principal : nil }
-        guard let name = try known()[hash], name != "admin" else { return nil }
+        guard let name = try known()[hash], name != Self.operatorName else { return nil }
         return Principal(name: "component:\(name)", role: .admin)
     }
 
@@ -87,7 +89,8 @@ final class Identity: Authenticator, Sendable {
                 }
                 let isJSON = request.headers[.contentType].map { $0.lowercased().hasPrefix("application/json") } ?? false
                 guard sameOrigin ?? (site == "same-origin"), isJSON else {
-                    throw Problem(.forbidden, "a console session changes things only from the console's own page", hint: "send a bearer token")
+                    throw Problem(
+                        .forbidden, "a console session changes things only from the console's own page", hint: "send a bearer token")
                 }
             }
             context.principal = principal

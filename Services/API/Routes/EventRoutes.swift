@@ -40,7 +40,8 @@ struct EventRoutes: Sendable {
             } else if let time = Timestamp(text) {
                 self = .time(time)
             } else {
-                throw Problem(.malformed, "since=\(Problem.quote(text)): expected the number of an event or a time such as 2026-11-23T06:56:54Z")
+                throw Problem(
+                    .malformed, "since=\(Problem.quote(text)): expected the number of an event or a time such as 2026-11-23T06:56:54Z")
             }
         }
         var position: Position {
@@ -87,7 +88,8 @@ struct EventRoutes: Sendable {
         }
     }
 
-    private func follow(_ request: Request, _ filters: [String], _ since: Since?, _ wanted: @escaping @Sendable (Envelope) -> Bool) async throws
+    private func follow(_ request: Request, _ filters: [String], _ since: Since?, _ wanted: @escaping @Sendable (Envelope) -> Bool)
+        async throws
         -> Response
     {
         var from = since?.position ?? .new
@@ -135,7 +137,8 @@ struct EventRoutes: Sendable {
                 actor: holder.name)
             try await desk.loop.publish(envelope)
             try await desk.loop.publish(
-                AuditRecorded(action: "publish", object: subject ?? type.text, outcome: "published \(type) \(envelope.id)"), actor: holder.name)
+                AuditRecorded(action: "publish", object: subject ?? type.text, outcome: "published \(type) \(envelope.id)"),
+                actor: holder.name)
             return try .json(Answer(id: envelope.id, type: type, subject: subject), status: .accepted)
         } catch let problem as Problem where problem.code == .forbidden {
             try await desk.loop.submit(.refused(action: "publish", object: type.text, why: problem.message), actor: holder.name)

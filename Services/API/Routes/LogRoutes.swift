@@ -32,14 +32,17 @@ struct LogRoutes: Sendable {
     func add(to routes: Routes) {
         routes.get("/v1/logs", .role(.viewer)) { request, context in
             let holder = try context.holder()
-            guard let app = try request.name("app", as: AppName.self) else { throw Problem(.malformed, "app is missing", hint: "/v1/logs?app=NAME") }
+            guard let app = try request.name("app", as: AppName.self) else {
+                throw Problem(.malformed, "app is missing", hint: "/v1/logs?app=NAME")
+            }
             guard holder.may(.viewer, app: app), try await desk.read({ $0.apps[app.text] != nil }) else { throw Problem.noApp(app.text) }
             let run = try request.query("run").map { text in
                 guard let number = Int(text), number > 0 else { throw Problem(.malformed, "run=\(Problem.quote(text)): expected a number") }
                 return number
             }
             var choice = Choice(
-                app: app, environment: try request.name("environment", as: EnvName.self), service: try request.name("service", as: ServiceName.self),
+                app: app, environment: try request.name("environment", as: EnvName.self),
+                service: try request.name("service", as: ServiceName.self),
                 run: run)
             if let own = holder.environment {
                 guard choice.environment == nil || choice.environment == own else { throw Problem.outOfReach(holder) }

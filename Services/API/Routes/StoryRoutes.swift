@@ -71,7 +71,9 @@ struct StoryRoutes: Sendable {
             if let text = request.query("commit"), !text.isEmpty {
                 let isHex = text.utf8.allSatisfy { ($0 >= 0x30 && $0 <= 0x39) || ($0 >= 0x61 && $0 <= 0x66) }
                 guard (4...64).contains(text.utf8.count), isHex else {
-                    throw Problem(.invalid, "commit \(Problem.quote(text)): expected 4 to 64 lower-case hexadecimal digits", hint: "git rev-parse HEAD")
+                    throw Problem(
+                        .invalid, "commit \(Problem.quote(text)): expected 4 to 64 lower-case hexadecimal digits",
+                        hint: "git rev-parse HEAD")
                 }
                 self = .commit(text)
             } else if let number = try request.release("release") {
@@ -87,7 +89,9 @@ struct StoryRoutes: Sendable {
     /// Looks again for a moment: what was pushed just now may be on its way here.
     private func find(_ wanted: Wanted, of app: AppName) async throws -> Beginning {
         let clock = ContinuousClock()
-        let deadline = clock.now + .seconds(Self.patience)
+        // With nothing named there is less to wait for: most likely nothing has happened yet.
+        let patience: Double = if case .newest = wanted { 1 } else { Self.patience }
+        let deadline = clock.now + .seconds(patience)
         while true {
             if let found = try await desk.read({ try Self.look($0, wanted, app) }) { return found }
             guard clock.now < deadline else { break }

@@ -43,6 +43,11 @@ struct TokenRoutes: Sendable {
         routes.delete("/v1/tokens/:name", .role(.viewer)) { _, context in
             let holder = try context.holder()
             let name = try context.parameter("name")
+            guard name != Identity.operatorName else {
+                throw Problem(
+                    .conflict, "this is the operator's own token, which the command line on the suite's machine uses",
+                    hint: "to replace it: slipway down, remove keys/operator.token from the home directory, slipway up")
+            }
             // The same answer for one that does not exist and one that the holder may not see.
             guard try await desk.read({ $0.tokens.values.contains { $0.name == name && Tokens.mayManage($0, holder) } }) else {
                 throw Problem(.notFound, "there is no token \(Problem.quote(name))", hint: "slipway token list")

@@ -81,7 +81,12 @@ struct Client: Sendable {
                     try await Task.sleep(for: .milliseconds(100))
                     continue
                 }
-                throw Problem(.unavailable, Self.explain(text, base), hint: isLocal ? "slipway up; slipway doctor" : "see that the address is right: slipway login URL")
+                if isRefused, isLocal, KeeperRecord.load(home)?.isAlive != true {
+                    throw Problem(.unavailable, "Slipway is not running in \(home.path): nothing answers at \(base)", hint: "slipway up")
+                }
+                throw Problem(
+                    .unavailable, Self.explain(text, base),
+                    hint: isLocal ? "slipway up; slipway doctor" : "see that the address is right: slipway login URL")
             }
         }
     }

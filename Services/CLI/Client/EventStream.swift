@@ -18,6 +18,7 @@ struct EventStream: Sendable {
         do {
             for try await buffer in body {
                 for message in parser.feed(buffer.readableBytesView) {
+                    if message.event == "problem" { throw try Coding.decode(Problem.self, from: Data(message.data.utf8)) }
                     guard try await take(message) else { return false }
                 }
             }

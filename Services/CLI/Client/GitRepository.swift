@@ -24,9 +24,13 @@ struct GitRepository {
             said.append("the remote 'slipway' leads to it")
         } else if known.output != url {
             guard Self.server(of: known.output) == Self.server(of: url) else {
-                return ["the remote 'slipway' leads to \(Terminal.inert(known.output)) and was left alone; to change it: git remote set-url slipway \(url)"]
+                return [
+                    "the remote 'slipway' leads to \(Terminal.inert(known.output)) and was left alone; to change it: git remote set-url slipway \(url)"
+                ]
             }
-            guard try git(["remote", "set-url", "slipway", url]).status == 0 else { throw Problem(.failed, "git would not change the remote 'slipway'") }
+            guard try git(["remote", "set-url", "slipway", url]).status == 0 else {
+                throw Problem(.failed, "git would not change the remote 'slipway'")
+            }
             said.append("the remote 'slipway', which led to \(Terminal.inert(known.output)), leads to it now")
         }
         if let server = Self.server(of: url) {

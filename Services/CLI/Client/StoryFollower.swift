@@ -12,9 +12,6 @@ struct StoryFollower {
     /// Seconds until this gives up; nil: as long as it takes.
     var timeout: Double?
 
-    /// How long the api may be away.
-    static let outage = 60.0
-
     /// Prints the story. Throws `ExitCode.failure` after saying why when the end is not live.
     func follow() async throws {
         let end = try await ending()
@@ -41,14 +38,15 @@ struct StoryFollower {
     }
 
     private func read() async throws -> JSON {
-        let clock = ContinuousClock()
         var last: String?
-        var lostAt: ContinuousClock.Instant?
+        var outage = Outage(client)
         while true {
             do {
                 var end: JSON?
-                _ = try await client.events("/v1/apps/\(Client.escaped(app))/story", query, lastEventID: last).each { message in
-                    lostAt = nil
+                let stream = try await client.events("/v1/apps/\(Client.escaped(app))/story", query, lastEventID: last)
+                outage.opened()
+                _ = try await stream.each { message in
+                    outage.heard()
                     if let id = message.id { last = id }
                     switch message.event {
                     case "line": if !json { Terminal.out(Terminal.inert(message.data)) }
@@ -58,10 +56,8 @@ struct StoryFollower {
                     return end == nil
                 }
                 if let end { return end }
-            } catch let problem as Problem where problem.code == .unavailable && last != nil {
-                let since = lostAt ?? clock.now
-                lostAt = since
-                guard clock.now - since < .seconds(Self.outage) else { throw problem }
+            } catch let problem as Problem {
+                try outage.endure(problem)
             }
             try await Task.sleep(for: .milliseconds(300))
         }

@@ -29,13 +29,17 @@ struct SuiteOptions: ParsableArguments {
         let file = Keyring.operatorTokenFile(config)
         guard let data = FileManager.default.contents(atPath: file) else {
             if access(file, F_OK) == 0 {
-                throw Problem(.forbidden, "you may not read \(file)", hint: "run this as the user that runs the suite, or: slipway login URL")
+                throw Problem(
+                    .forbidden, "you may not read \(file)", hint: "run this as the user that runs the suite, or: slipway login URL")
             }
-            throw Problem(.unavailable, "there is no suite in \(config.home.path)", hint: "slipway up, or name another with --home or slipway login URL")
+            throw Problem(
+                .unavailable, "there is no suite in \(config.home.path)",
+                hint: "slipway up, or name another with --home or slipway login URL")
         }
         let token = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
         return Client(
-            base: "http://\(config.reach):\(config.port(.api))", token: token, git: "http://\(config.reach):\(config.port(.git))", isLocal: true,
+            base: "http://\(config.reach):\(config.port(.api))", token: token, git: "http://\(config.reach):\(config.port(.git))",
+            isLocal: true,
             home: config.home)
     }
 }

@@ -31,7 +31,9 @@ struct App: AsyncParsableCommand {
                 Terminal.out("app \(name) is there: \(Terminal.inert(url))")
             }
             guard !noRemote, let repository = GitRepository.here() else {
-                if !listing.json, !noRemote { Terminal.out("  next: git remote add slipway \(Terminal.inert(url)), then git push slipway main") }
+                if !listing.json, !noRemote {
+                    Terminal.out("  next: git remote add slipway \(Terminal.inert(url)), then git push slipway main")
+                }
                 return
             }
             let said = try repository.lead(to: url, home: client.home)
@@ -63,17 +65,21 @@ struct App: AsyncParsableCommand {
             let app = try await suite.client().json(.get, "/v1/apps/\(name)")
             if listing.json { return Terminal.out(try Coding.text(app)) }
             Terminal.out("\(Terminal.paint(name.text, .strong))  \(app.shown("git", limit: 200))")
-            Terminal.out("created \(app.shown("createdAt")) by \(app.shown("createdBy")), newest release \(app["latestRelease"]?.int.map { "v\($0)" } ?? "-")")
+            Terminal.out(
+                "created \(app.shown("createdAt")) by \(app.shown("createdBy")), newest release \(app["latestRelease"]?.int.map { "v\($0)" } ?? "-")"
+            )
             for environment in app["environments"]?.items ?? [] {
                 Terminal.out("")
                 Terminal.out(
-                    "\(Terminal.paint(environment.shown("name"), .strong)): \(environment.shown("state")) \(environment.shown("version"))  \(environment.shown("url", limit: 200))")
+                    "\(Terminal.paint(environment.shown("name"), .strong)): \(environment.shown("state")) \(environment.shown("version"))  \(environment.shown("url", limit: 200))"
+                )
                 if environment["title"]?.string != nil {
                     Terminal.out("  \(environment.commit("commit")) \(environment.shown("title"))")
                 }
                 AppCommands.instances(environment["instances"]?.items ?? [], indent: "  ")
                 if let last = environment["last"], last["state"]?.string == "rolled back" {
-                    Terminal.out("  \(Terminal.paint("\(last.shown("version")) was rolled back", .bad)): \(last.shown("reason", limit: 300))")
+                    Terminal.out(
+                        "  \(Terminal.paint("\(last.shown("version")) was rolled back", .bad)): \(last.shown("reason", limit: 300))")
                 }
             }
         }
@@ -124,7 +130,9 @@ enum AppCommands {
         let rows = instances.map { one -> [String] in
             let state = one.shown("state")
             var ports: [String] = []
-            if case .object(let members)? = one["ports"] { ports = members.keys.sorted().compactMap { key in members[key]?.int.map { "\(key):\($0)" } } }
+            if case .object(let members)? = one["ports"] {
+                ports = members.keys.sorted().compactMap { key in members[key]?.int.map { "\(key):\($0)" } }
+            }
             return [
                 one.shown("id"), Terminal.paint(state, state == "ready" ? .good : state == "failed" ? .bad : .busy), one.shown("version"),
                 one.shown("host"), ports.isEmpty ? "-" : ports.joined(separator: ","), one.age("since"), one.shown("restarts"),

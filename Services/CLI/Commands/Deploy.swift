@@ -64,7 +64,8 @@ enum Orders {
         let accepted = try await client.json(.post, path, body: .object(body))
         guard let order = accepted["order"]?.string else { throw Problem(.failed, "the api accepted the order but did not name it") }
         if detach {
-            Terminal.out(json ? try Coding.text(accepted) : "order \(order) is accepted; follow it with: slipway wait \(app) --order \(order)")
+            Terminal.out(
+                json ? try Coding.text(accepted) : "order \(order) is accepted; follow it with: slipway wait \(app) --order \(order)")
             return
         }
         try await StoryFollower(client: client, app: app.text, query: [("order", order)], json: json).follow()

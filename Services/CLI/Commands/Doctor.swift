@@ -70,9 +70,15 @@ struct Doctor: AsyncParsableCommand {
 
     private static func home(_ config: SuiteConfig) -> [Finding] {
         let path = config.home.path
-        guard access(path, F_OK) == 0 else { return [Finding(state: "note", check: "home", text: "\(path) is not there yet", mend: "slipway up")] }
+        guard access(path, F_OK) == 0 else {
+            return [Finding(state: "note", check: "home", text: "\(path) is not there yet", mend: "slipway up")]
+        }
         guard access(path, W_OK) == 0 else {
-            return [Finding(state: "wrong", check: "home", text: "\(path) is not writable", mend: "run this as the user that runs the suite, or give --home")]
+            return [
+                Finding(
+                    state: "wrong", check: "home", text: "\(path) is not writable",
+                    mend: "run this as the user that runs the suite, or give --home")
+            ]
         }
         var findings = [Finding(state: "ok", check: "home", text: path)]
         let keys = (try? FileManager.default.contentsOfDirectory(atPath: config.home.keys)) ?? []
@@ -82,7 +88,10 @@ struct Doctor: AsyncParsableCommand {
             if stat("\(config.home.keys)/\(name)", &info) == 0, info.st_mode & 0o077 != 0 { open.append("\(config.home.keys)/\(name)") }
         }
         if !open.isEmpty {
-            findings.append(Finding(state: "wrong", check: "keys", text: "others can read \(open.joined(separator: ", "))", mend: "chmod 600 \(open.joined(separator: " "))"))
+            findings.append(
+                Finding(
+                    state: "wrong", check: "keys", text: "others can read \(open.joined(separator: ", "))",
+                    mend: "chmod 600 \(open.joined(separator: " "))"))
         } else if !keys.isEmpty {
             findings.append(Finding(state: "ok", check: "keys", text: "readable by their owner only"))
         }
@@ -99,7 +108,11 @@ struct Doctor: AsyncParsableCommand {
         let shown = "\(free >> 20) MiB free (\(Int(share * 100)) %)"
         // Below this the bus refuses to take events (bus-protocol, 4.3).
         guard free > 1 << 30, share > 0.05 else {
-            return [Finding(state: "wrong", check: "disk", text: "\(shown) under \(path): below 1 GiB or 5 % the bus takes no more events", mend: "make room, then it goes on by itself")]
+            return [
+                Finding(
+                    state: "wrong", check: "disk", text: "\(shown) under \(path): below 1 GiB or 5 % the bus takes no more events",
+                    mend: "make room, then it goes on by itself")
+            ]
         }
         return [Finding(state: "ok", check: "disk", text: shown)]
     }
@@ -121,13 +134,17 @@ struct Doctor: AsyncParsableCommand {
         var findings: [Finding] = []
         if !isRunning {
             findings.append(
-                Finding(state: "wrong", check: "keeper", text: "components run, but nothing would start the supervisor again", mend: "slipway up: it takes over what runs"))
+                Finding(
+                    state: "wrong", check: "keeper", text: "components run, but nothing would start the supervisor again",
+                    mend: "slipway up: it takes over what runs"))
         }
         for component in Component.allCases {
             switch await Readiness.ask(config, component) {
             case .ready: findings.append(Finding(state: "ok", check: component.rawValue, text: "ready"))
             case .notReady(let why):
-                findings.append(Finding(state: "wrong", check: component.rawValue, text: why, mend: "see \(config.home.logs)/\(component.rawValue).log"))
+                findings.append(
+                    Finding(state: "wrong", check: component.rawValue, text: why, mend: "see \(config.home.logs)/\(component.rawValue).log")
+                )
             case .silent:
                 findings.append(
                     Finding(

@@ -5,7 +5,8 @@ import Kit
 
 /// Stops the suite of this home, and waits until all of it is gone.
 struct Down: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "down", abstract: "Stop the suite: the components, and the apps that it runs.")
+    static let configuration = CommandConfiguration(
+        commandName: "down", abstract: "Stop the suite: the components, and the apps that it runs.")
     @OptionGroup var suite: SuiteOptions
 
     mutating func run() async throws {
@@ -17,7 +18,9 @@ struct Down: AsyncParsableCommand {
                 Terminal.progress("stopping …")
                 guard record.keeper.wait(seconds: Keeper.stopSeconds + 20) else {
                     Terminal.endProgress()
-                    throw Problem(.timeout, "the suite has not stopped in \(Int(Keeper.stopSeconds + 20)) s", hint: "see \(home.logs)/supervisor.log; slipway doctor")
+                    throw Problem(
+                        .timeout, "the suite has not stopped in \(Int(Keeper.stopSeconds + 20)) s",
+                        hint: "see \(home.logs)/supervisor.log; slipway doctor")
                 }
             } else if let supervisor = record.supervisor, supervisor.signal(SIGTERM) {
                 // The keeper was killed; what it kept is still there.

@@ -45,18 +45,21 @@ struct Events: AsyncParsableCommand {
 
     private func follow(_ client: Client, _ query: [(String, String?)], _ since: String?) async throws {
         var last: String?
-        var began = false
+        var outage = Outage(client)
         while true {
             do {
                 let position: [(String, String?)] = last == nil ? [("since", since)] : []
-                _ = try await client.events("/v1/events", query + position + [("follow", "true")], lastEventID: last).each { message in
-                    began = true
+                let stream = try await client.events("/v1/events", query + position + [("follow", "true")], lastEventID: last)
+                outage.opened()
+                _ = try await stream.each { message in
+                    outage.heard()
                     if let id = message.id { last = id }
                     try show(try Coding.decode(JSON.self, from: Data(message.data.utf8)))
                     return true
                 }
-                began = true
-            } catch let problem as Problem where problem.code == .unavailable && began {}
+            } catch let problem as Problem {
+                try outage.endure(problem)
+            }
             try await Task.sleep(for: .milliseconds(300))
         }
     }

@@ -26,7 +26,9 @@ struct GitCredential: AsyncParsableCommand {
 
     /// Nil for any server but the one that `git` names.
     static func answer(_ asked: [String: String], git: String, token: String) -> String? {
-        guard let parts = URLComponents(string: git), let scheme = parts.scheme, let host = parts.host, asked["protocol"] == scheme else { return nil }
+        guard let parts = URLComponents(string: git), let scheme = parts.scheme, let host = parts.host, asked["protocol"] == scheme else {
+            return nil
+        }
         let port = parts.port.map { ":\($0)" } ?? ""
         var names = ["\(host)\(port)"]
         // One machine under two names.

@@ -32,7 +32,9 @@ struct KeyCommand: AsyncParsableCommand {
             for service in serve { _ = try ServiceName(service) }
             let config = try suite.config()
             guard access(config.home.keys, R_OK) == 0 else {
-                throw Problem(.unavailable, "there is no suite in \(config.home.path) whose keys you may read", hint: "slipway up; keys are made on the suite's own machine")
+                throw Problem(
+                    .unavailable, "there is no suite in \(config.home.path) whose keys you may read",
+                    hint: "slipway up; keys are made on the suite's own machine")
             }
             let path = out.hasPrefix("/") ? out : FileManager.default.currentDirectoryPath + "/" + out
             guard access(path, F_OK) != 0 else { throw Problem(.conflict, "\(out) exists and was left alone", hint: "give another --out") }
@@ -48,7 +50,9 @@ struct KeyCommand: AsyncParsableCommand {
             let tokens = pattern.split(separator: ".", omittingEmptySubsequences: false)
             for (index, token) in tokens.enumerated() where token != "*" && !(token == "**" && index == tokens.count - 1) {
                 guard (try? EventType(String(token))) != nil, !token.contains(".") else {
-                    throw Problem(.usage, "pattern \(Problem.quote(pattern)): expected tokens of a-z, 0-9, '_' and '-', '*', or '**' at the end", hint: "such as 'deploy.**'")
+                    throw Problem(
+                        .usage, "pattern \(Problem.quote(pattern)): expected tokens of a-z, 0-9, '_' and '-', '*', or '**' at the end",
+                        hint: "such as 'deploy.**'")
                 }
             }
         }
@@ -63,7 +67,9 @@ struct KeyCommand: AsyncParsableCommand {
             let config = try suite.config()
             let clients = try Keyring.clients(config)
             if listing.json { return Terminal.out(try Coding.text(clients)) }
-            guard !clients.isEmpty else { throw Problem(.unavailable, "there is no suite in \(config.home.path) whose keys you may read", hint: "slipway up") }
+            guard !clients.isEmpty else {
+                throw Problem(.unavailable, "there is no suite in \(config.home.path) whose keys you may read", hint: "slipway up")
+            }
             func joined(_ patterns: [String]) -> String { patterns.isEmpty ? "-" : patterns.joined(separator: ",") }
             Terminal.table(
                 ["NAME", "PUBLISH", "SUBSCRIBE", "CALL", "SERVE"],

@@ -14,11 +14,14 @@ struct Login: AsyncParsableCommand {
 
     mutating func run() async throws {
         let address = url.hasSuffix("/") ? String(url.dropLast()) : url
-        guard let parts = URLComponents(string: address), let scheme = parts.scheme, ["http", "https"].contains(scheme), parts.host?.isEmpty == false,
+        guard let parts = URLComponents(string: address), let scheme = parts.scheme, ["http", "https"].contains(scheme),
+            parts.host?.isEmpty == false,
             parts.user == nil, parts.password == nil, parts.query == nil
         else { throw Problem(.usage, "address \(Problem.quote(url)): expected such as https://deploy.example.org") }
         let token = try Self.readToken()
-        guard Token.isWellFormed(token) else { throw Problem(.usage, "this is not a token of Slipway", hint: "a token begins with slp_ and has 53 characters") }
+        guard Token.isWellFormed(token) else {
+            throw Problem(.usage, "this is not a token of Slipway", hint: "a token begins with slp_ and has 53 characters")
+        }
         let home = try suite.config().home
         let client = Client(base: address, token: token, git: "", isLocal: false, home: home)
         let me = try await client.json(.get, "/v1/whoami")
@@ -43,7 +46,9 @@ struct Login: AsyncParsableCommand {
                 FileHandle.standardError.write(Data("\n".utf8))
             }
         }
-        guard let line = readLine() else { throw Problem(.usage, "no token came on standard input", hint: "slipway login URL < file-with-the-token") }
+        guard let line = readLine() else {
+            throw Problem(.usage, "no token came on standard input", hint: "slipway login URL < file-with-the-token")
+        }
         return line.trimmingCharacters(in: .whitespacesAndNewlines)
     }
 }

@@ -4,7 +4,8 @@ import Foundation
 
 /// What instances and jobs write.
 struct Logs: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "logs", abstract: "Show what the instances of an app, or the jobs of a run, wrote.")
+    static let configuration = CommandConfiguration(
+        commandName: "logs", abstract: "Show what the instances of an app, or the jobs of a run, wrote.")
     @Argument(help: "APP or APP/SERVICE.")
     var target: String
     @Flag(name: [.customShort("f"), .long], help: "Follow.")
@@ -36,12 +37,16 @@ struct Logs: AsyncParsableCommand {
             return
         }
         var isFirst = true
+        var outage = Outage(client)
         while true {
             // After a restart of the api the tail would come twice; the lines of the gap are in the log file.
             let again: [(String, String?)] = isFirst ? query : query.map { $0.0 == "lines" ? ("lines", "0") : $0 }
             do {
-                _ = try await client.events("/v1/logs", again + [("follow", "true")], lastEventID: nil).each { message in
+                let stream = try await client.events("/v1/logs", again + [("follow", "true")], lastEventID: nil)
+                outage.opened()
+                _ = try await stream.each { message in
                     isFirst = false
+                    outage.heard()
                     guard message.event == "line" else { return true }
                     if listing.json {
                         Terminal.out(message.data)
@@ -51,7 +56,9 @@ struct Logs: AsyncParsableCommand {
                     }
                     return true
                 }
-            } catch let problem as Problem where problem.code == .unavailable && !isFirst {}
+            } catch let problem as Problem {
+                try outage.endure(problem)
+            }
             try await Task.sleep(for: .milliseconds(500))
         }
     }

@@ -3,7 +3,8 @@ import Contracts
 
 /// What a deployment would do.
 struct Plan: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "plan", abstract: "Show what a deployment or rollback would change, and change nothing.")
+    static let configuration = CommandConfiguration(
+        commandName: "plan", abstract: "Show what a deployment or rollback would change, and change nothing.")
     @Argument(help: "The app.")
     var app: String
     @Option(name: [.customLong("env"), .customLong("environment")], help: "The environment. (default: the last in the app's chain)")
@@ -20,7 +21,8 @@ struct Plan: AsyncParsableCommand {
         let plan = try await suite.client().json(
             .get, "/v1/apps/\(app)/plan",
             [
-                ("environment", try environment.map { try EnvName($0).text }), ("release", try release.map { "v\(try Versions.number($0))" }),
+                ("environment", try environment.map { try EnvName($0).text }),
+                ("release", try release.map { "v\(try Versions.number($0))" }),
                 ("rollback", rollback ? "true" : nil),
             ])
         if listing.json { return Terminal.out(try Coding.text(plan)) }

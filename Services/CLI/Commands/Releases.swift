@@ -3,7 +3,8 @@ import Contracts
 
 /// The releases of an app, newest first.
 struct Releases: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "releases", abstract: "List the releases of an app and where each is live.")
+    static let configuration = CommandConfiguration(
+        commandName: "releases", abstract: "List the releases of an app and where each is live.")
     @Argument(help: "The app.")
     var app: String
     @OptionGroup var suite: SuiteOptions
@@ -20,7 +21,8 @@ struct Releases: AsyncParsableCommand {
                 let live = (release["live"]?.items ?? []).compactMap(\.string)
                 let last = (release["deployments"]?.items ?? []).map { "\($0.shown("environment")): \($0.shown("state"))" }
                 return [
-                    release.shown("version"), live.isEmpty ? "-" : Terminal.paint(live.joined(separator: ","), .good), release.commit("commit"),
+                    release.shown("version"), live.isEmpty ? "-" : Terminal.paint(live.joined(separator: ","), .good),
+                    release.commit("commit"),
                     release.shown("branch", limit: 30), release.age("createdAt"), release.shown("pushedBy", limit: 20),
                     last.isEmpty ? "-" : last.joined(separator: ", "), release.shown("title", limit: 60),
                 ]

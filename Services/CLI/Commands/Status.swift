@@ -6,7 +6,8 @@ import Kit
 /// The eight components, hosts and apps at a glance.
 struct Status: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Show the eight components, hosts and apps.", discussion: "Exit code 0 when all components are ready.")
+        commandName: "status", abstract: "Show the eight components, hosts and apps.",
+        discussion: "Exit code 0 when all components are ready.")
     @OptionGroup var suite: SuiteOptions
     @OptionGroup var listing: ListingOptions
     @Flag(help: "Show it again every two seconds until Ctrl-C.")
@@ -101,7 +102,8 @@ struct Status: AsyncParsableCommand {
                 ]))
         }
         if listing.json {
-            Terminal.out(try Coding.text(JSON.object(["ready": .bool(false), "components": .array(views), "apps": .array([]), "notes": .array([])])))
+            Terminal.out(
+                try Coding.text(JSON.object(["ready": .bool(false), "components": .array(views), "apps": .array([]), "notes": .array([])])))
         } else {
             Terminal.table(["COMPONENT", "STATE", "PORT", ""], rows)
             Terminal.out(Terminal.paint("note: ", .busy) + "the api cannot be asked: \(problem.message)")

@@ -10,7 +10,8 @@ struct TokenCommand: AsyncParsableCommand {
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "create", abstract: "Make a token; it is printed this once.",
-            discussion: "It opens the api, git (as the password), the registry, and every other HTTP of the suite, as far as its role reaches.")
+            discussion:
+                "It opens the api, git (as the password), the registry, and every other HTTP of the suite, as far as its role reaches.")
         @Argument(help: "Whose or what for: a-z, 0-9 and '-'.")
         var name: String
         @Option(help: ArgumentHelp("viewer, developer, operator or admin.", valueName: "role"))
@@ -27,7 +28,8 @@ struct TokenCommand: AsyncParsableCommand {
         mutating func run() async throws {
             let name = try TokenName(name)
             guard let role = Role(rawValue: role) else {
-                throw Problem(.usage, "role \(Problem.quote(role))", hint: "one of \(Role.allCases.map(\.rawValue).joined(separator: ", "))")
+                throw Problem(
+                    .usage, "role \(Problem.quote(role))", hint: "one of \(Role.allCases.map(\.rawValue).joined(separator: ", "))")
             }
             var body: [String: JSON] = ["name": .string(name.text), "role": .string(role.rawValue)]
             if let app { body["app"] = .string(try AppName(app).text) }

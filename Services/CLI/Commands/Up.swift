@@ -113,7 +113,9 @@ struct Up: AsyncParsableCommand {
 
     private func report(_ missing: [(Component, String)], _ config: SuiteConfig) {
         Terminal.err("slipway: not ready after \(Int(Self.readySeconds)) s: \(missing.map(\.0.rawValue).joined(separator: ", "))")
-        for (component, reason) in missing { Terminal.err("  \(component.rawValue): \(reason) (log: \(config.home.logs)/\(component.rawValue).log)") }
+        for (component, reason) in missing {
+            Terminal.err("  \(component.rawValue): \(reason) (log: \(config.home.logs)/\(component.rawValue).log)")
+        }
         Terminal.err("  hint: slipway doctor; to stop what runs: slipway down")
     }
 
@@ -152,14 +154,16 @@ struct Up: AsyncParsableCommand {
 /// Words for a POSIX shell: only for text that a person copies, and for git's credential helper, which git hands to one.
 enum Shell {
     static func quoted(_ text: String) -> String {
-        let isPlain = !text.isEmpty && text.utf8.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
-                UInt8(ascii: "/"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: ":"), UInt8(ascii: "="):
-                true
-            default: false
+        let isPlain =
+            !text.isEmpty
+            && text.utf8.allSatisfy { byte in
+                switch byte {
+                case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                    UInt8(ascii: "/"), UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"), UInt8(ascii: ":"), UInt8(ascii: "="):
+                    true
+                default: false
+                }
             }
-        }
         return isPlain ? text : "'" + text.replacing("'", with: "'\\''") + "'"
     }
 }

@@ -30,13 +30,16 @@ struct Wait: AsyncParsableCommand {
             } else {
                 let commit = what.lowercased()
                 guard (4...64).contains(commit.utf8.count), commit.allSatisfy(\.isHexDigit) else {
-                    throw Problem(.usage, "\(Problem.quote(what)) is neither a commit nor a release", hint: "such as $(git rev-parse HEAD), or v3")
+                    throw Problem(
+                        .usage, "\(Problem.quote(what)) is neither a commit nor a release", hint: "such as $(git rev-parse HEAD), or v3")
                 }
                 query.append(("commit", commit))
             }
         }
         let seconds = try timeout.map { text in
-            guard let seconds = Span.seconds(text) else { throw Problem(.usage, "timeout \(Problem.quote(text)): expected such as 90s or 10m") }
+            guard let seconds = Span.seconds(text) else {
+                throw Problem(.usage, "timeout \(Problem.quote(text)): expected such as 90s or 10m")
+            }
             return seconds
         }
         try await StoryFollower(client: try suite.client(), app: app.text, query: query, json: listing.json, timeout: seconds).follow()

@@ -18,7 +18,9 @@ struct Why: AsyncParsableCommand {
             .get, "/v1/apps/\(target.app)/why",
             [("environment", try environment.map { try EnvName($0).text }), ("service", target.service?.text)])
         if listing.json { return Terminal.out(try Coding.text(why)) }
-        Terminal.out("\(Terminal.paint("\(target.app)", .strong)) in \(why.shown("environment")) runs \(Terminal.paint(why.shown("version"), .good))")
+        Terminal.out(
+            "\(Terminal.paint("\(target.app)", .strong)) in \(why.shown("environment")) runs \(Terminal.paint(why.shown("version"), .good))"
+        )
         func line(_ name: String, _ text: String) {
             guard text != "-", !text.isEmpty else { return }
             Terminal.out("  \(name)\(String(repeating: " ", count: max(1, 12 - name.utf8.count)))\(text)")
@@ -27,7 +29,10 @@ struct Why: AsyncParsableCommand {
         line("author", why.shown("author"))
         line("ref", why.shown("ref"))
         line("pushed", Self.byAt(why, "pushedBy", "pushedAt"))
-        line("built", (why["run"]?.int.map { "run \($0)" } ?? "-") + ((why["builtHow"]?.items ?? []).map { ", \(Terminal.inert($0.string ?? ""))" }).joined())
+        line(
+            "built",
+            (why["run"]?.int.map { "run \($0)" } ?? "-")
+                + ((why["builtHow"]?.items ?? []).map { ", \(Terminal.inert($0.string ?? ""))" }).joined())
         line("released", why.shown("releasedAt"))
         line(why["kind"]?.string == "rollback" ? "rolled back" : "deployed", Self.byAt(why, "orderedBy", "deployedAt"))
         line("deployment", why.shown("deployment"))

@@ -77,7 +77,9 @@ final class Keeper: Sendable {
             path: try Spawn.sibling("slipway-supervisor"),
             arguments: ["slipway-supervisor"] + Self.flags(config), environment: environment, descriptors: [null, log, log]
         ).start()
-        guard let mark = ProcessMark(pid: pid) else { throw Problem(.failed, "the supervisor ended at once", hint: "see \(config.home.logs)/supervisor.log") }
+        guard let mark = ProcessMark(pid: pid) else {
+            throw Problem(.failed, "the supervisor ended at once", hint: "see \(config.home.logs)/supervisor.log")
+        }
         try adopted(mark)
     }
 

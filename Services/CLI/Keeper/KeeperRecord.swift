@@ -86,7 +86,9 @@ final class HomeLock: Sendable {
     static func take(_ home: Home) throws -> HomeLock {
         let descriptor = open(path(home), O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
-            throw Problem(.configuration, "cannot write in \(home.run): \(String(cString: strerror(errno)))", hint: "give --home a directory that you may write to")
+            throw Problem(
+                .configuration, "cannot write in \(home.run): \(String(cString: strerror(errno)))",
+                hint: "give --home a directory that you may write to")
         }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
@@ -97,6 +99,8 @@ final class HomeLock: Sendable {
 
     static func running(_ home: Home) -> Problem {
         let who = KeeperRecord.load(home).map { " (process \($0.keeper.pid))" } ?? ""
-        return Problem(.conflict, "Slipway is already running in \(home.path)\(who)", hint: "slipway status; to stop it: slipway down; for a second suite give --home and --port-base")
+        return Problem(
+            .conflict, "Slipway is already running in \(home.path)\(who)",
+            hint: "slipway status; to stop it: slipway down; for a second suite give --home and --port-base")
     }
 }

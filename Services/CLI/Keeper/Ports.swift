@@ -25,7 +25,9 @@ enum Ports {
         for port in all(config) {
             let key = Port(number: port.number, user: "", isDatagram: port.isDatagram)
             if let other = seen[key] {
-                throw Problem(.configuration, "port \(port.number) is set for \(other) and for \(port.user)", hint: "change 'ports:' in \(config.home.suiteFile)")
+                throw Problem(
+                    .configuration, "port \(port.number) is set for \(other) and for \(port.user)",
+                    hint: "change 'ports:' in \(config.home.suiteFile)")
             }
             seen[key] = port.user
             guard let code = bindError(port, config.listen) else { continue }
@@ -33,7 +35,8 @@ enum Ports {
                 throw Problem(.configuration, "port \(port.number) for \(port.user) needs root", hint: "choose a --port-base above 1024")
             }
             if code == EADDRNOTAVAIL {
-                throw Problem(.configuration, "this machine has no address \(config.listen)", hint: "change 'listen:' in \(config.home.suiteFile)")
+                throw Problem(
+                    .configuration, "this machine has no address \(config.listen)", hint: "change 'listen:' in \(config.home.suiteFile)")
             }
             guard code == EADDRINUSE else { continue }
             let owner = owner(of: port)
@@ -102,7 +105,8 @@ enum Ports {
         for pid in Processes.all() {
             let directory = "/proc/\(pid)/fd"
             for descriptor in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] {
-                guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(directory)/\(descriptor)"), links.contains(target)
+                guard let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(directory)/\(descriptor)"),
+                    links.contains(target)
                 else { continue }
                 return Owner(pid: pid, name: Processes.name(pid), commandLine: Processes.commandLine(pid).joined(separator: " "))
             }
@@ -117,7 +121,9 @@ enum Processes {
         ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { Int32($0) }
     }
     static func name(_ pid: Int32) -> String {
-        FileManager.default.contents(atPath: "/proc/\(pid)/comm").map { String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .newlines) } ?? "?"
+        FileManager.default.contents(atPath: "/proc/\(pid)/comm").map {
+            String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .newlines)
+        } ?? "?"
     }
     static func commandLine(_ pid: Int32) -> [String] {
         guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline") else { return [] }

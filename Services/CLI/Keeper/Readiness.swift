@@ -7,7 +7,9 @@ import Kit
 enum Readiness {
     /// Asks every component each 25 ms until all have said yes. Returns why those that have not did not; empty: all are ready.
     /// `isOver` ends the wait early.
-    static func wait(_ config: SuiteConfig, seconds: Double, isOver: @escaping @Sendable () -> Bool, progress: @escaping @Sendable (Int) -> Void)
+    static func wait(
+        _ config: SuiteConfig, seconds: Double, isOver: @escaping @Sendable () -> Bool, progress: @escaping @Sendable (Int) -> Void
+    )
         async -> [(Component, String)]
     {
         let deadline = ContinuousClock.now + .seconds(seconds)

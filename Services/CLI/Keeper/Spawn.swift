@@ -44,7 +44,9 @@ struct Spawn {
         let directory = (try executable() as NSString).deletingLastPathComponent
         let path = "\(directory)/\(name)"
         guard access(path, X_OK) == 0 else {
-            throw Problem(.failed, "the program \(name) is not in \(directory)", hint: "install all nine programs into one directory; 'make build' makes them")
+            throw Problem(
+                .failed, "the program \(name) is not in \(directory)",
+                hint: "install all nine programs into one directory; 'make build' makes them")
         }
         return path
     }

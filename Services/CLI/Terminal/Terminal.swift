@@ -41,7 +41,9 @@ enum Terminal {
     /// Columns of equal width, two spaces apart. The first row is the head.
     static func table(_ head: [String], _ rows: [[String]]) {
         var widths = head.map(width)
-        for row in rows { for (index, cell) in row.enumerated() where index < widths.count { widths[index] = max(widths[index], width(cell)) } }
+        for row in rows {
+            for (index, cell) in row.enumerated() where index < widths.count { widths[index] = max(widths[index], width(cell)) }
+        }
         func line(_ cells: [String]) -> String {
             var text = ""
             for (index, cell) in cells.enumerated() {

@@ -27,7 +27,9 @@ enum Span {
 
     /// `90s`, `15m`, `12h`, `30d`, `2w` in seconds; nil when it is none of these.
     static func seconds(_ text: String) -> Double? {
-        guard let last = text.last, let unit = units[last], let count = Int(text.dropLast()), count > 0, count <= 1_000_000 else { return nil }
+        guard let last = text.last, let unit = units[last], let count = Int(text.dropLast()), count > 0, count <= 1_000_000 else {
+            return nil
+        }
         return Double(count) * unit
     }
 
