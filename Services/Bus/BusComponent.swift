@@ -36,7 +36,7 @@ public enum BusComponent {
         var metrics = Metrics()
         let http = HTTPServer(boot, authenticator: authenticator) { routes in
             metrics = routes.metrics
-            EventRoutes(broker: broker, host: settings.host).add(to: routes)
+            EventRoutes(broker: broker, host: settings.host, keys: keys).add(to: routes)
             ConsumerRoutes(broker: broker).add(to: routes)
         }
         return [broker, BusMetrics(broker: broker, metrics: metrics), http]

@@ -269,3 +269,5 @@ int csys_inotify_read(int inotify, int *watches, int count) {
     }
     return filled;
 }
+
+int csys_sync_filesystem(int fd) { return syncfs(fd); }

@@ -28,6 +28,17 @@ public struct EventType: Name, ExpressibleByStringLiteral {
     }
 }
 
+extension EventType {
+    /// First tokens of the suite's own types.
+    public static let suiteDomains: Set<String> = [
+        "approval", "audit", "bus", "checkout", "component", "config", "deploy", "git", "health", "host", "image", "instance", "job", "log",
+        "metric", "progress", "release", "repository", "rollback", "route", "run", "scale", "service", "suite", "tag",
+    ]
+    public var domain: String { String(text.prefix { $0 != "." }) }
+    /// A fact of the suite: it has one publisher, so nobody else may say it. Orders (`….requested`) may come from anyone who is allowed.
+    public var isSuiteFact: Bool { Self.suiteDomains.contains(domain) && !text.hasSuffix(".requested") }
+}
+
 /// An event's id: a UUID (RFC 9562), version 7 where a chain starts, version 8 where it is derived from its cause.
 public struct EventID: Name {
     public let text: String

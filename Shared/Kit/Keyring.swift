@@ -77,6 +77,11 @@ public enum Keyring {
             robots = robots.filter { $0.value != "admin" }
             robots[Token.hash(token)] = "admin"
             made = token
+        } else if let data = try read(operatorFile) {
+            // Written by a start that ended before the next file: it counts all the same.
+            let token = String(decoding: data, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+            robots = robots.filter { $0.value != "admin" }
+            robots[Token.hash(token)] = "admin"
         }
         try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
         try Files.write(try Coding.encode(robots), to: robotsFile(config), mode: 0o600)

@@ -135,6 +135,7 @@ public final actor Loop<C: Core>: Service {
     }
 
     private func take(_ delivery: Delivery, stream: String) throws {
+        try load()
         guard delivery.last > (cursor?.seq ?? 0) || cursor?.stream != stream else { return }
         var steps: [Step<C.Effect>] = []
         for event in delivery.events where event.seq > (cursor?.seq ?? 0) || cursor?.stream != stream {

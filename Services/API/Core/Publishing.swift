@@ -3,18 +3,11 @@ import Contracts
 /// What a person may put on the log by hand: orders to the suite, and anything outside its own vocabulary. Never a fact of the
 /// suite, because a fact has one publisher.
 enum Publishing {
-    /// First tokens of the suite's own types.
-    static let own: Set<String> = [
-        "approval", "audit", "bus", "checkout", "component", "config", "deploy", "git", "health", "host", "image", "instance", "job", "log",
-        "metric", "progress", "release", "repository", "rollback", "route", "run", "scale", "service", "suite", "tag",
-    ]
     static let largest = 256 << 10
 
     /// The subject to publish under. Throws `Problem` when the type, the subject or the shape is refused, or the rights do not reach.
     static func check(_ type: EventType, subject: String?, data: JSON, by holder: Principal) throws -> String? {
-        let tokens = type.text.split(separator: ".").map(String.init)
-        let domain = tokens.first ?? ""
-        if own.contains(domain), tokens.last != "requested" {
+        if type.isSuiteFact {
             throw Problem(
                 .forbidden, "'\(type)' is for the suite alone to say",
                 hint: "publish an order such as deploy.requested, or a type of your own")
@@ -25,10 +18,18 @@ enum Publishing {
             }
         }
         let natural = try shape(type, data)
+        if let natural, let subject, subject != natural {
+            throw Problem(.invalid, "subject: this order's is \(natural)", hint: "leave it out")
+        }
         let shown = subject ?? natural
         if let app = holder.app {
-            let named = data["app"]?.string ?? shown?.split(separator: "/").first.map(String.init)
-            guard named == app.text else { throw Problem.outOfReach(holder) }
+            // What the order says of itself counts, not what stands beside it.
+            let path = shown?.split(separator: "/").first.map(String.init)
+            guard path == app.text, data["app"].map({ $0.string == app.text }) ?? true, natural != nil || !EventType.suiteDomains.contains(type.domain)
+            else { throw Problem.outOfReach(holder) }
+            // The suite's inner orders run code or move traffic wherever they say; they are for operators of the whole suite.
+            let inner = [InstanceRequested.type, JobRequested.type, RouteRequested.type, TagRequested.type]
+            guard !inner.contains(type) else { throw Problem.outOfReach(holder) }
         }
         if let environment = holder.environment {
             guard data["environment"]?.string == environment.text else { throw Problem.outOfReach(holder) }

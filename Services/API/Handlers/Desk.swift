@@ -50,6 +50,15 @@ extension Request {
         return try N(text)
     }
 
+    /// The environment that is asked for. A token of one environment asks for that one also when it names none; another is out of reach.
+    func environment(for context: SlipwayContext) throws -> EnvName? {
+        let asked = try name("environment", as: EnvName.self)
+        let holder = try context.holder()
+        guard let own = holder.environment else { return asked }
+        guard asked == nil || asked == own else { throw Problem.outOfReach(holder) }
+        return own
+    }
+
     /// `v3` or `3` as a release number.
     func release(_ key: String) throws -> Int? {
         guard let text = query(key), !text.isEmpty else { return nil }

@@ -33,7 +33,7 @@ struct AppRoutes: Sendable {
         }
         routes.get("/v1/apps/:app/deployments", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
-            let environment = try request.name("environment", as: EnvName.self)
+            let environment = try request.environment(for: context)
             return try .json(
                 try await desk.read { state in
                     state.deployments.under(app.text).filter { environment == nil || $0.head.environment == environment }
@@ -42,7 +42,7 @@ struct AppRoutes: Sendable {
         }
         routes.get("/v1/apps/:app/instances", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
-            let environment = try request.name("environment", as: EnvName.self)
+            let environment = try request.environment(for: context)
             let service = try request.name("service", as: ServiceName.self)
             return try .json(try await desk.read { $0.instanceViews(app, environment, service) })
         }
@@ -52,7 +52,7 @@ struct AppRoutes: Sendable {
         }
         routes.get("/v1/apps/:app/why", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
-            let environment = try request.name("environment", as: EnvName.self)
+            let environment = try request.environment(for: context)
             let service = try request.name("service", as: ServiceName.self)
             return try .json(try await desk.read { try $0.why(app, environment, service: service) })
         }
@@ -64,6 +64,7 @@ struct AppRoutes: Sendable {
         let name = try AppName(try await request.json(Body.self, context, limit: 1 << 16).name)
         // A token for one app makes that app and no other.
         guard holder.may(.developer, app: name) else { throw Problem.noApp(name.text) }
+        guard holder.environment == nil else { throw Problem.outOfReach(holder) }
         guard try await desk.read({ $0.apps[name.text] == nil }) else {
             throw Problem(.conflict, "app '\(name)' exists", hint: "push to it, or choose another name: slipway app list")
         }
@@ -80,7 +81,9 @@ struct AppRoutes: Sendable {
 
     private func delete(_ context: SlipwayContext) async throws -> Response {
         let app = try await desk.app(context).name
-        try await ordered(RepositoryRequested(app: app, action: .delete), by: try context.holder())
+        let holder = try context.holder()
+        guard holder.environment == nil else { throw Problem.outOfReach(holder) }
+        try await ordered(RepositoryRequested(app: app, action: .delete), by: holder)
         return try .json(["deleted": app.text])
     }
 

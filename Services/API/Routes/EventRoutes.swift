@@ -23,7 +23,7 @@ struct EventRoutes: Sendable {
             if request.flag("follow") {
                 return try await follow(request, filters, since, wanted)
             }
-            let limit = try request.integer("limit", in: 1...100_000, default: since == nil ? 100 : 10_000)
+            let limit = try request.integer("limit", in: 1...10_000, default: since == nil ? 100 : 10_000)
             return try .json(try await list(filters, since, limit: limit, wanted))
         }
         routes.post("/v1/events", .role(.operator)) { request, context in try await publish(request, context) }
@@ -76,11 +76,14 @@ struct EventRoutes: Sendable {
             let subscription = try await desk.boot.bus.subscribe(SubscriptionRequest(filters: ["**"], from: from))
             defer { subscription.cancel() }
             var found: [Envelope] = []
+            var size = 0
             if case .time? = since, subscription.position > head { return [] }
             reading: for try await delivery in subscription where delivery.last > 0 {
                 for event in delivery.events where event.seq <= head && matching.match(event.type.text) && wanted(event) {
                     found.append(event)
-                    if !keepNewest, found.count == limit { break reading }
+                    size += try Coding.encode(event.data).count
+                    // Bounded by bytes too: an event may be a megabyte.
+                    if !keepNewest, found.count == limit || size > 32 << 20 { break reading }
                 }
                 if delivery.last >= head { break }
             }

@@ -75,7 +75,9 @@ extension Router {
         case .time(let text):
             guard let time = Timestamp(text), time.milliseconds >= 0 else { throw WireError("'time' is not RFC 3339") }
             do {
-                return .at(try log.firstSeq(since: UInt64(time.milliseconds) * 1_000_000))
+                // A year that nanoseconds cannot hold is later than every event.
+                let (nanoseconds, overflow) = UInt64(time.milliseconds).multipliedReportingOverflow(by: 1_000_000)
+                return .at(try log.firstSeq(since: overflow ? .max : nanoseconds))
             } catch let damage as DamagedRange {
                 return .damaged(damage)
             }

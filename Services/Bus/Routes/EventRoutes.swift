@@ -12,10 +12,11 @@ import Wire
 struct EventRoutes: Sendable {
     let broker: Broker
     let host: HostName
+    let keys: KeyTable
 
     func add(to routes: Routes) {
         routes.post("/v1/events", .role(.operator)) { request, context in try await publish(request, context) }
-        routes.get("/v1/events", .role(.viewer)) { request, context in try read(request, context) }
+        routes.get("/v1/events", .role(.viewer)) { request, context in try await read(request, context) }
         routes.get("/v1/events/stream", .role(.viewer)) { request, context in try follow(request, context) }
     }
 
@@ -39,6 +40,7 @@ struct EventRoutes: Sendable {
                 throw Problem(problem.code, "event \(index + 1): \(problem.message)", hint: problem.hint)
             }
         }
+        for draft in drafts { try permit(draft.publication.topic, principal) }
         let decisions = try await broker.publish(drafts.map(\.publication), producer: "http/\(principal.name)")
         var answers: [Published] = []
         for (draft, decision) in zip(drafts, decisions) {
@@ -59,6 +61,17 @@ struct EventRoutes: Sendable {
         return isList ? try .json(answers, status: .accepted) : try .json(answers[0], status: .accepted)
     }
 
+    /// The same rules as on the wire: a component says what its key may, a person nothing that is the suite's to say.
+    private func permit(_ topic: String, _ principal: Principal) throws {
+        if principal.name.hasPrefix("component:") {
+            let name = String(principal.name.dropFirst("component:".count))
+            guard keys.rights[name]?.mayPublish(topic) == true else { throw Problem(.forbidden, "'\(name)' may not publish '\(topic)'") }
+        } else if let type = try? EventType(topic), type.isSuiteFact {
+            throw Problem(
+                .forbidden, "'\(topic)' is for the suite alone to say", hint: "publish an order such as deploy.requested, or a type of your own")
+        }
+    }
+
     private struct Published: Encodable {
         var id: String
         var seq: UInt64
@@ -67,7 +80,10 @@ struct EventRoutes: Sendable {
 
     // MARK: Read
 
-    private func read(_ request: Request, _ context: SlipwayContext) throws -> Response {
+    /// An answer ends when it has become this large, whatever the limit: memory is bounded by bytes, not by counts.
+    private static let answerBytes = 8 << 20
+
+    private func read(_ request: Request, _ context: SlipwayContext) async throws -> Response {
         let selection = try Selection(request, context.principal)
         let limit = try request.integer("limit", in: 1...1000, default: 100)
         var next = try position(request.query("since"), name: "since") ?? broker.log.first
@@ -75,13 +91,18 @@ struct EventRoutes: Sendable {
         var found: [Data] = []
         var examined = 0
         // Bounded work for a rare type: what is not reached is asked for with a later `since`, which the header names.
-        while next <= last, found.count < limit, examined < 200_000 {
+        var size = 0
+        while next <= last, found.count < limit, examined < 200_000, size < Self.answerBytes {
             for record in try records(from: next) {
                 next = record.seq + 1
                 examined += 1
-                if let json = selection.json(record) { found.append(json) }
-                if found.count >= limit { break }
+                if let json = selection.json(record) {
+                    found.append(json)
+                    size += json.count
+                }
+                if found.count >= limit || size >= Self.answerBytes { break }
             }
+            await Task.yield()
         }
         var body = Data("[".utf8)
         for (index, json) in found.enumerated() {
@@ -165,13 +186,15 @@ struct EventRoutes: Sendable {
 struct Selection: Sendable {
     var type: String?
     var subject: String?
-    /// The reader's token reaches this app only.
+    /// The reader's token reaches this app and environment only.
     var app: AppName?
+    var environment: EnvName?
 
     init(_ request: Request, _ principal: Principal?) throws {
         type = request.query("type").flatMap { $0.isEmpty ? nil : $0 }
         subject = request.query("subject")
         app = principal?.app
+        environment = principal?.environment
     }
 
     /// The event with its number and producer, when it is asked for.
@@ -182,6 +205,13 @@ struct Selection: Sendable {
         else { return nil }
         let about = members["subject"]?.string
         if let subject, about != subject, about?.hasPrefix(subject + "/") != true { return nil }
+        let domain = String(stored.topic.prefix { $0 != "." })
+        if app != nil, ["component", "host", "audit", "image", "bus"].contains(domain) { return nil }
+        if let environment, ["deploy", "rollback", "instance", "route", "service", "health"].contains(domain),
+            let part = about?.split(separator: "/").dropFirst().first, part != environment.text
+        {
+            return nil
+        }
         if let app, about != app.text, about?.hasPrefix(app.text + "/") != true { return nil }
         // From the record, so that nobody can forge them.
         members["sequence"] = .string(Envelope.digits(record.seq))

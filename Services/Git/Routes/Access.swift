@@ -37,6 +37,11 @@ struct Access: Sendable {
                 .forbidden, "'\(principal.name)' may read app '\(app)' but not push to it: that needs the role \(role.rawValue)",
                 hint: "ask for a token: slipway token create NAME --role developer --app \(app)")
         }
+        guard need == .read || principal.environment == nil else {
+            throw Problem(
+                .forbidden, "'\(principal.name)' reaches one environment only, and a push reaches all",
+                hint: "use a token that was made without --env")
+        }
         guard repository.ready else { throw Problem(.unavailable, "app '\(app)' is just being made", hint: "try again in a moment") }
         return (repository, principal)
     }

@@ -13,6 +13,10 @@ enum Access {
     static func allows(_ principal: Principal, _ action: Action, _ name: RepositoryName) -> Bool {
         // A token's name has no colon (TokenName), so nobody can give themself this one.
         if principal.name.hasPrefix("component:") { return action != .delete && isWithin("bundles", name) }
+        // What is stored is not of one environment.
+        if principal.environment != nil, action != .pull { return false }
+        // An app of this name may be older than the rule that reserves it.
+        if principal.app?.text == "bundles" { return false }
         if let app = principal.app?.text, !isWithin(app, name), !isWithin("bundles/\(app)", name) { return false }
         let role: Role =
             switch action {

@@ -1,5 +1,7 @@
+import CSys
 import Contracts
 import Foundation
+import Kit
 
 /// Bundles on this host: HOME/supervisor/bundles/APP/DIGEST, unpacked once, owned by root, read by all instances of the app.
 ///
@@ -46,9 +48,16 @@ actor Bundles {
             chmod(temporary, 0o755)
             try await Archive.unpack(to: temporary, owner: nil) { take in try await siblings.blob(app, layer) { try take($0) } }
             // Nothing is there under its final name before every byte has been checked.
+            // And nothing is named before it is on the disk: a power cut must not leave an empty bundle that looks whole.
+            let directory = open(temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            guard directory >= 0 else { throw Problem(.failed, "cannot open \(temporary): \(Spawn.message(errno))") }
+            let synced = csys_sync_filesystem(directory) == 0
+            close(directory)
+            guard synced else { throw Problem(.storageFull, "cannot sync \(temporary): \(Spawn.message(errno))") }
             guard rename(temporary, place) == 0 || access(place, F_OK) == 0 else {
                 throw Problem(.failed, "cannot put the bundle in place: \(Spawn.message(errno))")
             }
+            Files.syncDirectory(parent)
         } catch {
             Trash.remove(temporary)
             if let problem = error as? Problem, problem.code == .invalid || problem.code == .malformed || problem.code == .tooLarge {

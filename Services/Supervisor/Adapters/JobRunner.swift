@@ -71,7 +71,7 @@ actor JobRunner {
         let output = try logs.open(config.log(job), origin: job.text)
         defer { Glibc.close(output) }
         if again { say("(the supervisor was restarted meanwhile: this job begins again, from a clean checkout)", to: output) }
-        let deadline = ContinuousClock.now + .seconds(max(1, order.timeout))
+        let deadline = ContinuousClock.now + .seconds(min(max(1, order.timeout), 86_400))
         try await Siblings.patiently { [siblings] in
             Trash.remove(source)
             guard mkdir(source, 0o755) == 0, chmod(source, 0o755) == 0, user.map({ chown(source, $0, $0) == 0 }) ?? true else {

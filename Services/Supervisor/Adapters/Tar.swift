@@ -186,8 +186,8 @@ enum Tar {
             switch type {
             case 0, UInt8(ascii: "0"), UInt8(ascii: "7"):
                 guard mode & 0o6000 == 0 else { throw refuse(path, "is set-user-id or set-group-id") }
+                guard size <= limits.bytes - total else { throw Problem(.tooLarge, "refused: more than \(limits.bytes) bytes unpacked") }
                 total += size
-                guard total <= limits.bytes else { throw Problem(.tooLarge, "refused: more than \(limits.bytes) bytes unpacked") }
                 left = size
                 pad = Tar.padding(size).count
                 return TarEntry(path: clean, kind: .file(size: size, executable: mode & 0o111 != 0))

@@ -15,6 +15,10 @@ enum InstanceRules {
                 exited(order.instance, Ending(reason: "the order to start it says nothing about what to run"), expected: false, nil, &step)
                 return
             }
+            if let wrong = fault(of: spec.service) {
+                exited(order.instance, Ending(reason: wrong), expected: false, nil, &step)
+                return
+            }
             state.instances[key] = InstanceRow(instance: order.instance, spec: spec, phase: .starting, generation: 1, since: step.now)
             step.perform(.start(order.instance, generation: 1, spec: spec))
         case .stop:
@@ -31,6 +35,15 @@ enum InstanceRules {
             step.cancel(timerKey(order.instance))
             step.perform(.stop(order.instance, row.spec.service.stop))
         }
+    }
+
+    /// What no `slipway.yml` says but an order written by hand may. Numbers end up in clocks and kernel files, which take not every one.
+    private static func fault(of service: ServiceSpec) -> String? {
+        let seconds = [service.health.interval, service.health.timeout, service.health.grace, service.stop.timeout]
+        guard seconds.allSatisfy({ $0.isFinite && (0...3600).contains($0) }) else { return "an interval or timeout is outside 0 to 3600 seconds" }
+        guard (1...100).contains(service.health.healthy) else { return "health.healthy is outside 1 to 100" }
+        if let cpu = service.limits.cpu, !cpu.isFinite || !(0...1024).contains(cpu) { return "limits.cpu is outside 0 to 1024" }
+        return nil
     }
 
     static func news(_ notice: SupervisorNotice, _ state: inout SupervisorState, _ step: inout Moment) {

@@ -8,6 +8,11 @@ enum JobRules {
 
     static func order(_ order: JobRequested, _ state: inout SupervisorState, _ step: inout Step<SupervisorEffect>) {
         guard order.host == step.host, state.jobs[order.job.text] == nil else { return }
+        guard order.timeout.isFinite, (0...86_400).contains(order.timeout) else {
+            step.publish(
+                JobFinished(job: order.job, host: step.host, outcome: .failed, reason: "timeout: expected 0 to 86400 seconds", seconds: 0))
+            return
+        }
         state.jobs[order.job.text] = JobRow(job: order.job, began: false)
         step.perform(.run(order))
     }

@@ -112,4 +112,7 @@ int csys_inotify_forget(int inotify, int watch);
 /// A negative number in the list says that events were lost.
 int csys_inotify_read(int inotify, int *watches, int count);
 
+/// Writes everything of the file system that holds `fd` to the device: syncfs(2). 0, or -1 with errno.
+int csys_sync_filesystem(int fd);
+
 #endif
