@@ -75,7 +75,9 @@ public enum SupervisorComponent {
         boot.bus.serve(
             "supervisor",
             QueryRoutes()
-                .on(ReadLogs.self) { query, _ in LogsQuery.answer(query, directory: config.appLogs) }
+                .on(ReadLogs.self) { query, _ in
+                    LogsQuery.answer(query, directory: config.appLogs, live: try await loop.read { Set($0.instances.keys) })
+                }
                 .on(ListPrograms.self) { _, _ in try await programs.answer() })
         let server = HTTPServer(boot) { routes in ProgramRoutes.add(to: routes, programs) }
         for note in notes { boot.logger.notice("\(note)") }

@@ -31,7 +31,9 @@ private struct NameKey: CodingKey {
 /// The rule that apps, environments, services and hosts share: a DNS label (RFC 1035, section 2.3.1), lower case.
 enum Label {
     /// Names that would collide with a path or a host name of the suite itself.
-    static let reserved: Set<String> = ["api", "v1", "v2", "slipway", "localhost", "www", "health", "ready", "version", "metrics", "bundles"]
+    static let reserved: Set<String> = [
+        "api", "v1", "v2", "slipway", "localhost", "www", "health", "ready", "version", "metrics", "bundles",
+    ]
 
     static func check(_ text: String, kind: String, limit: Int, reserved: Set<String> = []) throws -> String {
         func refuse(_ why: String) -> Problem {

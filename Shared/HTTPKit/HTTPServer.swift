@@ -163,6 +163,10 @@ public struct HTTPServer: Service {
         } catch {
             response = answer(to: error, request)
         }
+        if response.status == .unauthorized, Self.isScript(request) {
+            // A browser would open a password box of its own over the page that asks for the token.
+            response.headers[.wwwAuthenticate] = "Bearer realm=\"slipway\""
+        }
         response.headers[.server] = "slipway"
         response.headers[.xContentTypeOptions] = "nosniff"
         metrics.add("slipway_http_requests_total", labels: [("status", "\(response.status.code)")])
@@ -173,6 +177,12 @@ public struct HTTPServer: Service {
         } else {
             try await writer.writeResponse(response)
         }
+    }
+
+    /// Whether a page's script asks (Fetch Metadata, Sec-Fetch-Mode), not a person's address bar, git or curl.
+    private static func isScript(_ request: Request) -> Bool {
+        guard let name = HTTPField.Name("Sec-Fetch-Mode"), let mode = request.headers[name] else { return false }
+        return mode != "navigate"
     }
 
     /// The last resort: whatever a handler throws becomes an answer that tells no path, no SQL and no secret.

@@ -99,7 +99,7 @@ public struct SuiteConfig: Sendable {
             throw Problem(.configuration, "trust \(Problem.quote(trustText))", hint: "'none' or 'single-user'")
         }
         let listen = try text(nil, "SLIPWAY_LISTEN", "listen", "127.0.0.1")
-        let insecure = try file.boolean("insecure") ?? (environment["SLIPWAY_INSECURE"] == "true")
+        let insecure = try environment["SLIPWAY_INSECURE"].map { $0 == "true" } ?? file.boolean("insecure") ?? false
         guard listen.hasPrefix("127.") || listen == "::1" || insecure else {
             throw Problem(
                 .configuration, "listen: \(listen) would serve tokens without TLS",

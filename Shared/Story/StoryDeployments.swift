@@ -131,9 +131,7 @@ extension Story {
     private mutating func instanceExited(_ event: InstanceExited) -> [String] {
         guard !event.expected, let key = starter(of: event.instance) else { return [] }
         var lines = event.tail.suffix(20).map { "    \(Inert.line($0))" }
-        let again = event.restartIn.map { "; starting it again in \(Self.seconds($0))" } ?? ""
-        lines.append(
-            "\(key.environment): \(event.instance.service)/\(event.instance.number) ended: \(Inert.line(event.reason))\(again)")
+        lines.append("\(key.environment): \(event.instance.service)/\(event.instance.number) ended: \(Inert.line(event.reason))")
         return lines
     }
 

@@ -39,7 +39,7 @@ extension Story {
         guard let steps = job.steps else { return ["\(started.job.name): started"] }
         return steps.isEmpty
             ? ["\(started.job.name): packing the checkout"]
-            : steps.map { "\(started.job.name): \(Inert.line($0, limit: 200))" }
+            : steps.map { "\(started.job.name): \(Self.command($0))" }
     }
 
     private mutating func jobFinished(_ finished: JobFinished) -> [String] {
@@ -55,10 +55,17 @@ extension Story {
         }
     }
 
+    /// A command line for people: of several lines the first.
+    static func command(_ text: String) -> String {
+        let lines = text.split(whereSeparator: \.isNewline)
+        guard let first = lines.first else { return "" }
+        return Inert.line(String(first), limit: 200) + (lines.count > 1 ? " …" : "")
+    }
+
     /// The failing command and its status, or the reason when no command failed.
     static func failure(_ finished: JobFinished) -> String {
         guard let step = finished.failedStep else { return Inert.line(finished.reason ?? "no reason was given") }
-        let command = "'\(Inert.line(step, limit: 200))'"
+        let command = "'\(Self.command(step))'"
         return finished.status.map { "\(command) exited with status \($0)" }
             ?? "\(command): \(Inert.line(finished.reason ?? "failed"))"
     }

@@ -73,6 +73,17 @@ import Testing
         #expect { try Keyring.load("git", config) } throws: { ($0 as? Problem)?.hint == "chmod 600 \(path)" }
     }
 
+    @Test("an operator's token that a dying start left behind works after the next one") func halfMade() throws {
+        let home = NSTemporaryDirectory() + "slipway-half-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        let config = try SuiteConfig.load(ComponentOptions(home: home), environment: [:])
+        let token = Token.make()
+        try FileManager.default.createDirectory(atPath: config.home.keys, withIntermediateDirectories: true)
+        try Files.write(Data((token + "\n").utf8), to: Keyring.operatorTokenFile(config), mode: 0o600)
+        #expect(try Keyring.prepare(config) == nil)
+        #expect(try Keyring.robots(config)[Token.hash(token)] == "admin")
+    }
+
     @Test("fresh ids are UUIDs of version 7 that sort by time, derived ones of version 8") func ids() {
         let early = EventID.fresh(Timestamp(milliseconds: 1000)).text
         let late = EventID.fresh(Timestamp(milliseconds: 2000)).text

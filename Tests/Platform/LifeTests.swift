@@ -46,7 +46,8 @@ extension PlatformTests {
                 }
                 let idle = try await platform.slipway("down")
                 #expect(idle.status == 0 && idle.output.contains("Nothing of Slipway runs"), "down twice is no error: \(idle)")
-                let status = try await platform.slipway("status")
+                // A stopped suite is told of, not waited for.
+                let status = try await platform.slipway("status", within: 15)
                 #expect(status.status == 75 && status.errors.contains("slipway up"), "\(status)")
 
                 try await Self.adopted(platform)

@@ -174,7 +174,7 @@ extension Log {
             Array(lines.suffix(5)) == [
                 "production: starting web/7",
                 "    Traceback",
-                "production: web/7 ended: exited with status 1; starting it again in 0.5 s",
+                "production: web/7 ended: exited with status 1",
                 "production: rolled back: web/7 was not healthy within 30 s",
                 "production: v2 still serves",
             ])

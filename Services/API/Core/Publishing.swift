@@ -25,7 +25,8 @@ enum Publishing {
         if let app = holder.app {
             // What the order says of itself counts, not what stands beside it.
             let path = shown?.split(separator: "/").first.map(String.init)
-            guard path == app.text, data["app"].map({ $0.string == app.text }) ?? true, natural != nil || !EventType.suiteDomains.contains(type.domain)
+            guard path == app.text, data["app"].map({ $0.string == app.text }) ?? true,
+                natural != nil || !EventType.suiteDomains.contains(type.domain)
             else { throw Problem.outOfReach(holder) }
             // The suite's inner orders run code or move traffic wherever they say; they are for operators of the whole suite.
             let inner = [InstanceRequested.type, JobRequested.type, RouteRequested.type, TagRequested.type]

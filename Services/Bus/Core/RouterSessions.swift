@@ -100,9 +100,15 @@ extension Router {
         let type = type(of: event).type
         guard let id = try? EventID(makeID()), let data = try? event.json() else { return }
         let envelope = Envelope(
-            id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: nil, data: data, actor: "bus")
+            id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: Self.time(of: id), data: data,
+            actor: "bus")
         guard let payload = try? Coding.encode(envelope) else { return }
         filling.add(BatchEvent(topic: type.text, producer: "bus", id: id.text, payload: payload))
+    }
+
+    /// The time in a UUID of version 7 (RFC 9562, section 5.7): its first 48 bits are milliseconds since 1970.
+    private static func time(of id: EventID) -> Timestamp? {
+        Int64(id.text.replacing("-", with: "").prefix(12), radix: 16).map { Timestamp(milliseconds: $0) }
     }
 
     static func hex(_ data: Data) -> String { data.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }

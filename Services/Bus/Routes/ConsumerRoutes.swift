@@ -7,7 +7,9 @@ struct ConsumerRoutes: Sendable {
 
     func add(to routes: Routes) {
         routes.get("/v1/consumers", .role(.viewer)) { _, context in
-            guard context.principal?.app == nil else { throw Problem(.forbidden, "your token reaches one app only; consumers are of the suite") }
+            guard context.principal?.app == nil else {
+                throw Problem(.forbidden, "your token reaches one app only; consumers are of the suite")
+            }
             let consumers = try await broker.consumers()
             return try .json(consumers)
         }

@@ -68,7 +68,8 @@ struct EventRoutes: Sendable {
             guard keys.rights[name]?.mayPublish(topic) == true else { throw Problem(.forbidden, "'\(name)' may not publish '\(topic)'") }
         } else if let type = try? EventType(topic), type.isSuiteFact {
             throw Problem(
-                .forbidden, "'\(topic)' is for the suite alone to say", hint: "publish an order such as deploy.requested, or a type of your own")
+                .forbidden, "'\(topic)' is for the suite alone to say",
+                hint: "publish an order such as deploy.requested, or a type of your own")
         }
     }
 

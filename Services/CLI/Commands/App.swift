@@ -6,8 +6,8 @@ import Kit
 /// `slipway app …`
 struct App: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "app", abstract: "Create, list, show and delete apps.",
-        subcommands: [Create.self, List.self, Show.self, Delete.self])
+        commandName: "app", abstract: "Create, link, list, show and delete apps.",
+        subcommands: [Create.self, Link.self, List.self, Show.self, Delete.self])
 
     struct Create: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
@@ -32,12 +32,31 @@ struct App: AsyncParsableCommand {
             }
             guard !noRemote, let repository = GitRepository.here() else {
                 if !listing.json, !noRemote {
-                    Terminal.out("  next: git remote add slipway \(Terminal.inert(url)), then git push slipway main")
+                    Terminal.out("  next, in its git repository: slipway app link \(name), then git push slipway main")
                 }
                 return
             }
             let said = try repository.lead(to: url, home: client.home)
             if !listing.json { for line in said { Terminal.out("  \(line)") } }
+        }
+    }
+
+    struct Link: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "link", abstract: "Lead this git repository to an app that exists.",
+            discussion: "Adds the remote 'slipway' and a credential helper for it: a push asks for nothing.")
+        @Argument var name: String
+        @OptionGroup var suite: SuiteOptions
+
+        mutating func run() async throws {
+            let name = try AppName(name)
+            let client = try suite.client()
+            let app = try await client.json(.get, "/v1/apps/\(name)")
+            guard let repository = GitRepository.here() else {
+                throw Problem(.usage, "this directory is not in a git repository", hint: "git init, or change to the repository of \(name)")
+            }
+            let url = app["git"]?.string ?? "\(client.git)/\(name).git"
+            for line in try repository.lead(to: url, home: client.home) { Terminal.out(line) }
         }
     }
 
@@ -95,7 +114,11 @@ struct App: AsyncParsableCommand {
 
         mutating func run() async throws {
             let name = try AppName(name)
-            if !yes, isatty(0) == 1 {
+            if !yes {
+                guard isatty(0) == 1 else {
+                    throw Problem(
+                        .usage, "this removes \(name), its repository and its releases, and nobody is here to ask", hint: "add --yes")
+                }
                 Terminal.err("This removes \(name), its repository and its releases. Type its name to go on:")
                 guard readLine() == name.text else { throw Problem(.failed, "nothing was removed") }
             }

@@ -38,12 +38,20 @@ struct Up: AsyncParsableCommand {
         try Files.makeDirectory(config.home.run, mode: 0o700)
         let lock = try HomeLock.take(config.home)
         let token = try Keyring.prepare(config)
+        try rememberPortBase(config)
 
         if detach {
             try await startDetached(config, lock, began, token)
         } else {
             try await runHere(config, lock, began, token)
         }
+    }
+
+    /// The remotes that apps are given name a port, so a base chosen at the first start holds for the next ones too.
+    private func rememberPortBase(_ config: SuiteConfig) throws {
+        guard config.portBase != 7700, !FileManager.default.fileExists(atPath: config.home.suiteFile) else { return }
+        let text = "# Written at the first start; every key is in docs/running.md.\nport_base: \(config.portBase)\n"
+        try Files.write(Data(text.utf8), to: config.home.suiteFile, mode: 0o644)
     }
 
     // MARK: In the foreground

@@ -16,13 +16,14 @@ struct Sandbox: Sendable {
     }
 
     /// A user's own command line, run by the shell: the one place in the suite where a shell reads anything.
+    /// With `-e`, so that of several lines the first that fails ends it.
     func shell(
         _ command: String, in directory: String, room: String, environment: [String: String], user: UInt32?, limits: LimitSpec,
         group: [Int32], output: Int32
     ) -> Launch {
         let base = ["PATH": SupervisorConfig.path, "LANG": "C.UTF-8", "HOME": "\(room)/home", "TMPDIR": "\(room)/tmp", "SHELL": "/bin/sh"]
         var launch = Launch(
-            program: "/bin/sh", arguments: ["sh", "-c", command], environment: base.merging(environment) { _, own in own },
+            program: "/bin/sh", arguments: ["sh", "-ec", command], environment: base.merging(environment) { _, own in own },
             directory: directory, output: output, user: user)
         launch.umask = 0o027
         launch.groups = group

@@ -40,7 +40,9 @@ enum InstanceRules {
     /// What no `slipway.yml` says but an order written by hand may. Numbers end up in clocks and kernel files, which take not every one.
     private static func fault(of service: ServiceSpec) -> String? {
         let seconds = [service.health.interval, service.health.timeout, service.health.grace, service.stop.timeout]
-        guard seconds.allSatisfy({ $0.isFinite && (0...3600).contains($0) }) else { return "an interval or timeout is outside 0 to 3600 seconds" }
+        guard seconds.allSatisfy({ $0.isFinite && (0...3600).contains($0) }) else {
+            return "an interval or timeout is outside 0 to 3600 seconds"
+        }
         guard (1...100).contains(service.health.healthy) else { return "health.healthy is outside 1 to 100" }
         if let cpu = service.limits.cpu, !cpu.isFinite || !(0...1024).contains(cpu) { return "limits.cpu is outside 0 to 1024" }
         return nil

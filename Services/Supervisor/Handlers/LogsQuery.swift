@@ -3,7 +3,7 @@ import Foundation
 
 /// Answers `supervisor.logs` from the files of HOME/logs/apps.
 enum LogsQuery {
-    static func answer(_ query: ReadLogs, directory: String) -> ReadLogs.Reply {
+    static func answer(_ query: ReadLogs, directory: String, live: Set<String>) -> ReadLogs.Reply {
         let count = min(max(query.lines, 0), 2000)
         let names = ((try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []).filter { $0.hasSuffix(".log") }
         let origins: [(path: String, origin: String, order: Int)] = names.compactMap { name in
@@ -21,8 +21,10 @@ enum LogsQuery {
             else { return nil }
             return (path, instance.text, modified(path))
         }
-        // Oldest first, and of instances only the last ones that wrote: those of old releases stay in their files.
-        let sorted = origins.sorted { ($0.order, $0.origin) < ($1.order, $1.origin) }.suffix(50)
+        // Oldest first. Of instances those that run; when none does, the last one that wrote.
+        let all = origins.sorted { ($0.order, $0.origin) < ($1.order, $1.origin) }
+        let running = all.filter { live.contains($0.origin) }
+        let sorted = query.run != nil ? all : running.isEmpty ? all.suffix(1) : running
         return ReadLogs.Reply(logs: sorted.map { ReadLogs.Log(origin: $0.origin, lines: LogTail.last(count, of: $0.path)) })
     }
 
