@@ -12,7 +12,7 @@ public enum BusComponent {
         let settings = boot.config
         let config = BusConfig(
             logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
-            descriptor: InheritedSockets.descriptor(named: "bus-zmq"))
+            descriptor: try InheritedSockets.descriptor(named: "bus-zmq"))
         let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
             try Keyring.clients(settings).map { key in
                 KeyTable.Client(

@@ -116,7 +116,7 @@ public struct HTTPServer: Service {
             }
         let listener: NIOAsyncChannel<HTTP1Channel.Value, Never>
         do {
-            if let descriptor = InheritedSockets.descriptor(named: boot.component.rawValue) {
+            if let descriptor = try InheritedSockets.descriptor(named: boot.component.rawValue) {
                 listener = try await bootstrap.bind(descriptor, cleanupExistingSocketFile: false) {
                     child.setup(channel: $0, logger: logger)
                 }
@@ -242,7 +242,9 @@ extension ResponseWriter {
 /// Descriptors handed over by whoever started this process, as sd_listen_fds(3) describes.
 public enum InheritedSockets {
     /// The descriptor with that name in LISTEN_FDNAMES; nil when there is none for this process.
-    public static func descriptor(named name: String, environment: [String: String] = ProcessInfo.processInfo.environment) -> CInt? {
+    public static func descriptor(named name: String, environment: [String: String] = ProcessInfo.processInfo.environment)
+        throws -> CInt?
+    {
         guard let pid = environment["LISTEN_PID"], Int32(pid) == getpid(),
             let count = environment["LISTEN_FDS"].flatMap({ Int(String($0)) }),
             count > 0, count < 64, let names = environment["LISTEN_FDNAMES"]
@@ -250,6 +252,13 @@ public enum InheritedSockets {
         guard let index = names.split(separator: ":", omittingEmptySubsequences: false).prefix(count).firstIndex(of: name[...]) else {
             return nil
         }
-        return CInt(3 + index)
+        let descriptor = CInt(3 + index)
+        var info = stat()
+        guard fstat(descriptor, &info) == 0, info.st_mode & S_IFMT == S_IFSOCK else {
+            throw Problem(
+                .configuration, "LISTEN_FDS names descriptor \(descriptor) as '\(name)', but it is no socket",
+                hint: "start the component without LISTEN_FDS, or hand over a listening socket")
+        }
+        return descriptor
     }
 }

@@ -14,7 +14,9 @@ import Testing
         #expect(throws: Problem.self) { try Self.check("instance.requested", "shop/x", stop) }
         #expect(throws: Problem.self) { try Self.check("instance.requested", nil, stop.merging(["app": .string("shop")]) { $1 }) }
         let own: [String: JSON] = ["instance": .string("shop/production/web/1"), "host": .string("h"), "action": .string("stop")]
-        #expect(throws: Problem.self, "inner orders are for operators of the whole suite") { try Self.check("instance.requested", nil, own) }
+        #expect(throws: Problem.self, "inner orders are for operators of the whole suite") {
+            try Self.check("instance.requested", nil, own)
+        }
         #expect(try Self.check("instance.requested", nil, own, app: nil) == "shop/production/web/1")
         #expect(throws: Problem.self) { try Self.check("deploy.requested", "shop", ["app": .string("bank")]) }
         #expect(try Self.check("deploy.requested", nil, ["app": .string("shop"), "release": .int(1)]) == "shop")

@@ -37,7 +37,10 @@ extension PlatformTests {
                 let answer = await platform.get("hostile.localhost")
                 let report = try Coding.decode(Report.self, from: Data(answer.body.utf8))
                 #expect(report.successes == 0, "the instance could: \(report.first)")
-                let kinds = ["read", "write", "list", "create", "environ", "memory", "signal", "ask", "bind", "privilege", "host", "fork", "own release"]
+                let kinds = [
+                    "read", "write", "list", "create", "environ", "memory", "signal", "ask", "bind", "privilege", "host", "fork",
+                    "own release",
+                ]
                 for kind in kinds { #expect(report.tried[kind, default: 0] > 0, "'\(kind)' was not tried: \(report.tried)") }
                 let own = try await platform.events().compactMap { $0.as(InstanceStarted.self) }
                 let pid = try #require(own.last { $0.instance.app.text == "hostile" }?.pid)
@@ -45,11 +48,15 @@ extension PlatformTests {
                 let status = try Self.status(Int32(pid))
                 #expect(status["NoNewPrivs"] == ["1"], "\(status)")
                 for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] { #expect(status[set] == ["0000000000000000"], "\(set) \(status)") }
-                #expect(status["Groups"] == [] && status["Uid"].map(Set.init)?.count == 1 && status["Uid"] != ["0", "0", "0", "0"], "\(status)")
+                #expect(
+                    status["Groups"] == [] && status["Uid"].map(Set.init)?.count == 1 && status["Uid"] != ["0", "0", "0", "0"], "\(status)")
                 #expect(try Self.status(Int32(neighbour))["Uid"] != status["Uid"], "each app has a user of its own")
 
                 // The job: the end of its output is in its event.
-                let job = try #require(try await platform.events().compactMap { $0.as(JobFinished.self) }.last { $0.job.app.text == "hostile" && !$0.tail.isEmpty && $0.tail.contains { $0.hasPrefix("kinds ") } })
+                let job = try #require(
+                    try await platform.events().compactMap { $0.as(JobFinished.self) }.last {
+                        $0.job.app.text == "hostile" && !$0.tail.isEmpty && $0.tail.contains { $0.hasPrefix("kinds ") }
+                    })
                 let said = job.tail.joined(separator: "\n")
                 #expect(said.contains("successes 0"), "the job could: \(said)")
                 #expect(said.contains("status NoNewPrivs 1") && said.contains("status CapEff 0000000000000000"), "\(said)")
@@ -57,7 +64,9 @@ extension PlatformTests {
 
                 // A job leaves nothing behind, whatever session it hid in.
                 #expect(try await Self.sleeping(daemons.job).isEmpty, "the job's daemon lives on")
-                #expect(try await !Self.sleeping(daemons.instance).isEmpty, "the test's own check: the instance's daemon can be seen while the instance lives")
+                #expect(
+                    try await !Self.sleeping(daemons.instance).isEmpty,
+                    "the test's own check: the instance's daemon can be seen while the instance lives")
 
                 // The neighbour and the suite did not notice.
                 let result = await load.stop()
@@ -84,20 +93,28 @@ extension PlatformTests {
                 if isDirectory.boolValue { directories.append(path) } else { files.append(path) }
             }
             for needed in ["keys/operator.token", "keys/bus.json", "git/state.sqlite", "logs/apps"] {
-                guard (files + directories).contains("\(platform.home)/\(needed)") else { throw TestFailure("\(needed) is not in \(platform.home)") }
+                guard (files + directories).contains("\(platform.home)/\(needed)") else {
+                    throw TestFailure("\(needed) is not in \(platform.home)")
+                }
             }
-            guard files.contains(where: { $0.contains("/supervisor/bundles/hello/") }) else { throw TestFailure("the neighbour's bundle is not found") }
+            guard files.contains(where: { $0.contains("/supervisor/bundles/hello/") }) else {
+                throw TestFailure("the neighbour's bundle is not found")
+            }
             let questions: [(Component, String)] = [
-                (.api, "/v1/apps"), (.api, "/v1/events"), (.api, "/v1/tokens"), (.bus, "/v1/events"), (.deployer, "/v1/apps/hello/deployments"),
-                (.git, "/hello.git/info/refs?service=git-upload-pack"), (.git, "/internal/hello/archive/HEAD.tar"), (.registry, "/v2/_catalog"),
-                (.supervisor, "/v1/programs"), (.scheduler, "/v1/apps/hello/runs"), (.git, "/v1/repositories"), (.discovery, "/v1/catalogue"),
+                (.api, "/v1/apps"), (.api, "/v1/events"), (.api, "/v1/tokens"), (.bus, "/v1/events"),
+                (.deployer, "/v1/apps/hello/deployments"),
+                (.git, "/hello.git/info/refs?service=git-upload-pack"), (.git, "/internal/hello/archive/HEAD.tar"),
+                (.registry, "/v2/_catalog"),
+                (.supervisor, "/v1/programs"), (.scheduler, "/v1/apps/hello/runs"), (.git, "/v1/repositories"),
+                (.discovery, "/v1/catalogue"),
             ]
             let ports = Component.allCases.map { platform.port($0) } + [platform.busPort, platform.dnsPort, platform.ingressPort]
             return try Coding.text(
                 JSON.object([
                     "files": .array(files.map { .string($0) }), "directories": .array(directories.map { .string($0) }),
                     "questions": .array(questions.map { .array([.int(Int64(platform.port($0.0))), .string($0.1)]) }),
-                    "ports": .array(ports.map { .int(Int64($0)) }), "daemon": .object(["job": .string(job), "instance": .string(instance)]),
+                    "ports": .array(ports.map { .int(Int64($0)) }),
+                    "daemon": .object(["job": .string(job), "instance": .string(instance)]),
                 ]))
         }
 

@@ -5,7 +5,9 @@ import Testing
 
 extension PlatformTests {
     @Suite("Start, stop, and what lives on", .serialized, .timeLimit(.minutes(5))) struct LifeTests {
-        @Test("the app outlives a killed keeper, the suite is taken over, down leaves no process, and up brings the app back") func keeper() async throws {
+        @Test("the app outlives a killed keeper, the suite is taken over, down leaves no process, and up brings the app back") func keeper()
+            async throws
+        {
             try await Platform.run { platform in
                 let copy = try await platform.app("hello", from: "hello")
                 defer { copy.remove() }
@@ -22,9 +24,13 @@ extension PlatformTests {
                 try await eventually(within: 10, "the keeper's end") { kill(keeper, 0) != 0 || !Self.isRunning(keeper) }
                 #expect(Self.components(platform) == before, "the components do not need the keeper")
                 #expect(try await platform.slipway("status").status == 0)
-                let other = try await run([Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(try Ports.freeBase())"], within: 60)
-                #expect(other.status == 1 && other.errors.contains("\(platform.portBase)"), "another place is refused with the way out: \(other)")
-                let again = try await run([Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
+                let other = try await run(
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(try Ports.freeBase())"], within: 60)
+                #expect(
+                    other.status == 1 && other.errors.contains("\(platform.portBase)"),
+                    "another place is refused with the way out: \(other)")
+                let again = try await run(
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
                 #expect(again.status == 0, "\(again)")
                 #expect(Self.components(platform) == before, "they were taken over, not started again")
                 #expect(try await platform.instancePids() == instance)
@@ -52,7 +58,8 @@ extension PlatformTests {
 
                 try await Self.adopted(platform)
 
-                let up = try await run([Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
+                let up = try await run(
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
                 #expect(up.status == 0 && !up.output.contains("slp_"), "the token is shown at the first start only: \(up)")
                 try await eventually(within: 30, "the app's return") { await platform.page("hello").contains("v1") }
                 #expect(try await platform.instancePids().count == 1)
@@ -63,13 +70,19 @@ extension PlatformTests {
             }
         }
 
-        @Test("without HAProxy the status says so, and instances answer on their own ports", .enabled(if: geteuid() == 0)) func noIngress() async throws {
+        @Test("without HAProxy the status says so, and instances answer on their own ports", .enabled(if: geteuid() == 0)) func noIngress()
+            async throws
+        {
             let platform = try Platform.prepare()
             do {
                 // In a mount namespace of its own, where the place of HAProxy holds nothing that can be run.
-                let hide = "for p in /usr/sbin /usr/local/sbin /usr/bin /usr/local/bin; do [ ! -e $p/haproxy ] || mount --bind /dev/null $p/haproxy; done; exec \"$@\""
+                let hide =
+                    "for p in /usr/sbin /usr/local/sbin /usr/bin /usr/local/bin; do [ ! -e $p/haproxy ] || mount --bind /dev/null $p/haproxy; done; exec \"$@\""
                 let up = try await run(
-                    ["unshare", "-m", "sh", "-ec", hide, "sh", Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 90)
+                    [
+                        "unshare", "-m", "sh", "-ec", hide, "sh", Platform.slipway, "up", "--detach", "--home", platform.home,
+                        "--port-base", "\(platform.portBase)",
+                    ], within: 90)
                 #expect(up.status == 0, "\(up)")
                 let status = try await platform.slipway("status")
                 #expect(status.status == 0 && status.output.contains("HAProxy is not installed"), "\(status)")
@@ -82,7 +95,8 @@ extension PlatformTests {
                     let pushed = try await copy.push()
                     #expect(pushed.status == 0 && pushed.errors.contains("live"), "\(pushed)")
                     let listed = try await platform.slipway("ps", "hello", "--json")
-                    let ports = try Coding.decode([JSON].self, from: Data(listed.output.utf8)).filter { $0["state"]?.string == "ready" }.compactMap { $0["ports"]?["http"]?.int }
+                    let ports = try Coding.decode([JSON].self, from: Data(listed.output.utf8)).filter { $0["state"]?.string == "ready" }
+                        .compactMap { $0["ports"]?["http"]?.int }
                     let port = try #require(ports.last, "\(listed)")
                     let page = await fetch("http://127.0.0.1:\(port)/", host: "localhost")
                     #expect(page.body.contains(version), "\(page)")
@@ -95,7 +109,9 @@ extension PlatformTests {
             }
         }
 
-        @Test("not as root: the suite runs, and pushed code is refused with the reason; trust: single-user runs it", .enabled(if: geteuid() == 0))
+        @Test(
+            "not as root: the suite runs, and pushed code is refused with the reason; trust: single-user runs it",
+            .enabled(if: geteuid() == 0))
         func rootless() async throws {
             for trust in [false, true] {
                 let platform = try Platform.prepare()
@@ -103,9 +119,13 @@ extension PlatformTests {
                 if trust { try "trust: single-user\n".write(toFile: platform.home + "/suite.yml", atomically: true, encoding: .utf8) }
                 let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", "HOME=\(platform.home)"]
                 do {
-                    let up = try await run(nobody + [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 90)
+                    let up = try await run(
+                        nobody + [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"],
+                        within: 90)
                     #expect(up.status == 0, "\(up)")
-                    for component in Component.allCases { for pid in platform.pids(of: component) { #expect(try HostileTests.status(pid)["Uid"]?.first == "65534") } }
+                    for component in Component.allCases {
+                        for pid in platform.pids(of: component) { #expect(try HostileTests.status(pid)["Uid"]?.first == "65534") }
+                    }
                     let copy = try await platform.app("hello", from: "hello")
                     defer { copy.remove() }
                     try copy.write("v1\n", to: "VERSION")
@@ -118,7 +138,9 @@ extension PlatformTests {
                     } else {
                         let status = try await platform.slipway("status")
                         #expect(status.output.contains("pushed code is not run"), "\(status)")
-                        #expect(pushed.errors.contains("trust: single-user") && pushed.errors.contains("root"), "the push says why and what to do: \(pushed)")
+                        #expect(
+                            pushed.errors.contains("trust: single-user") && pushed.errors.contains("root"),
+                            "the push says why and what to do: \(pushed)")
                         #expect(waited.status == 1, "\(waited)")
                         #expect(try await platform.instancePids().isEmpty)
                         #expect(await platform.get("hello.localhost").status != 200)
@@ -150,9 +172,14 @@ extension PlatformTests {
                 os.execv(sys.argv[1], sys.argv[1:])
                 """
             let registry = try Background(
-                ["/usr/bin/python3", "-c", wrapper, Platform.binaries + "/slipway-registry", "--home", platform.home, "--port-base", "\(platform.portBase)"])
+                [
+                    "/usr/bin/python3", "-c", wrapper, Platform.binaries + "/slipway-registry", "--home", platform.home, "--port-base",
+                    "\(platform.portBase)",
+                ])
             defer { registry.send(signal: SIGKILL) }
-            try await eventually(within: 10, "the wrapper's port") { registry.text.contains("handed over ") && registry.text.contains("\n") }
+            try await eventually(within: 10, "the wrapper's port") {
+                registry.text.contains("handed over ") && registry.text.contains("\n")
+            }
             let port = try #require(Int(registry.text.split(separator: "\n")[0].split(separator: " ").last ?? ""))
             try await eventually(within: 20, "the registry on the inherited socket") {
                 let answer = await fetch("http://127.0.0.1:\(port)/version", host: "localhost", timeout: 2)
@@ -172,7 +199,9 @@ extension PlatformTests {
 
         /// Command lines of the suite's processes that name this home. (The tests' own git and curl are over by then.)
         static func processes(_ platform: Platform) async throws -> [String] {
-            try await run(["pgrep", "-a", "-f", platform.home]).output.split(separator: "\n").map(String.init).filter { !$0.contains("pgrep") }
+            try await run(["pgrep", "-a", "-f", platform.home]).output.split(separator: "\n").map(String.init).filter {
+                !$0.contains("pgrep")
+            }
         }
 
         /// Whether nobody takes a connection. (`Ports.isFree` binds, which the remains of closed connections hinder for a minute.)

@@ -160,12 +160,14 @@ extension PlatformTests {
 
                 // Somebody else's machine: a home with nothing but a login.
                 func login(_ name: String, _ arguments: String...) async throws -> (home: String, token: String) {
-                    let made = try await run([Platform.slipway, "token", "create", name] + arguments + ["--home", platform.home], within: 30)
+                    let made = try await run(
+                        [Platform.slipway, "token", "create", name] + arguments + ["--home", platform.home], within: 30)
                     guard made.status == 0 else { throw TestFailure("token: \(made)") }
                     let token = made.output.trimmingCharacters(in: .whitespacesAndNewlines)
                     let home = "\(platform.home)-\(name)"
                     let done = try await run(
-                        [Platform.slipway, "login", "http://127.0.0.1:\(platform.port(.api))", "--home", home], input: token + "\n", within: 30)
+                        [Platform.slipway, "login", "http://127.0.0.1:\(platform.port(.api))", "--home", home], input: token + "\n",
+                        within: 30)
                     guard done.status == 0, !done.description.contains(token) else { throw TestFailure("login: \(done)") }
                     return (home, token)
                 }

@@ -5,7 +5,9 @@ import Testing
 
 extension PlatformTests {
     @Suite("Streams and checkouts", .serialized, .timeLimit(.minutes(5))) struct StreamTests {
-        @Test("server-sent events of the bus and the api go on after Last-Event-ID, without a gap or a repeat, and refuse what is no number of theirs")
+        @Test(
+            "server-sent events of the bus and the api go on after Last-Event-ID, without a gap or a repeat, and refuse what is no number of theirs"
+        )
         func resume() async throws {
             try await Platform.run { platform in
                 let copy = try await platform.app("hello", from: "hello")
@@ -14,7 +16,8 @@ extension PlatformTests {
                 #expect(try await copy.push().status == 0)
                 let secret = "\(platform.home)-curl"
                 defer { try? FileManager.default.removeItem(atPath: secret) }
-                try "header = \"Authorization: Bearer \(try platform.operatorToken())\"\n".write(toFile: secret, atomically: true, encoding: .utf8)
+                try "header = \"Authorization: Bearer \(try platform.operatorToken())\"\n".write(
+                    toFile: secret, atomically: true, encoding: .utf8)
 
                 let streams: [(Component, String)] = [(.bus, "/v1/events/stream"), (.api, "/v1/events?follow=1")]
                 for (component, path) in streams {
@@ -39,7 +42,10 @@ extension PlatformTests {
                     late.send(signal: SIGTERM)
                     for wrong in ["999999999", "-1", "soon"] {
                         let answer = try await run(
-                            ["curl", "-sSN", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", "-K", secret, "-H", "Last-Event-ID: \(wrong)", url])
+                            [
+                                "curl", "-sSN", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}", "-K", secret, "-H",
+                                "Last-Event-ID: \(wrong)", url,
+                            ])
                         #expect(answer.output == "400", "\(component) Last-Event-ID \(wrong): \(answer)")
                     }
                 }
@@ -52,7 +58,9 @@ extension PlatformTests {
                 #expect(try await platform.slipway("publish", "test.afterwards").status == 0)
                 try await eventually(within: 20, "the follower goes on") { follower.text.contains("test.afterwards") }
                 follower.send(signal: SIGTERM)
-                let numbers = try follower.text.split(separator: "\n").filter { $0.hasPrefix("{") }.map { try Coding.decode(Envelope.self, from: Data($0.utf8)).seq }
+                let numbers = try follower.text.split(separator: "\n").filter { $0.hasPrefix("{") }.map {
+                    try Coding.decode(Envelope.self, from: Data($0.utf8)).seq
+                }
                 #expect(numbers == Array(1...UInt64(numbers.count)), "nothing missed, nothing twice")
 
                 try await Self.checkout(platform, commit)
@@ -65,17 +73,26 @@ extension PlatformTests {
             defer { try? FileManager.default.removeItem(atPath: key) }
             #expect(try await platform.slipway("key", "create", "reader", "--call", "git.*", "--out", key).status == 0)
             let wire = "\(Platform.root)/Tests/Conformance/wire.py"
-            let answer = try await run(["/usr/bin/python3", wire, key, "call", "git.checkout", #"{"app":"hello","commit":"\#(commit)"}"#], within: 30)
+            let answer = try await run(
+                ["/usr/bin/python3", wire, key, "call", "git.checkout", #"{"app":"hello","commit":"\#(commit)"}"#], within: 30)
             let path = try #require(try? Coding.decode(JSON.self, from: Data(answer.output.utf8))["path"]?.string, "\(answer)")
-            #expect(FileManager.default.contents(atPath: path + "/app.py") == FileManager.default.contents(atPath: "\(Platform.root)/Tests/Fixtures/apps/hello/app.py"))
+            #expect(
+                FileManager.default.contents(atPath: path + "/app.py")
+                    == FileManager.default.contents(atPath: "\(Platform.root)/Tests/Fixtures/apps/hello/app.py"))
             let writable = try await run(["find", path, "-perm", "/222"])
             #expect(writable.status == 0 && writable.output.isEmpty, "\(writable)")
-            let missing = try await run(["/usr/bin/python3", wire, key, "call", "git.checkout", #"{"app":"hello","commit":"\#(String(repeating: "0", count: 40))"}"#], within: 30)
+            let missing = try await run(
+                [
+                    "/usr/bin/python3", wire, key, "call", "git.checkout",
+                    #"{"app":"hello","commit":"\#(String(repeating: "0", count: 40))"}"#,
+                ], within: 30)
             #expect(missing.status == 1 && missing.errors.contains("commit"), "\(missing)")
         }
 
         static func ids(_ text: String) -> [UInt64] {
-            text.split(whereSeparator: \.isNewline).filter { $0.hasPrefix("id:") }.compactMap { UInt64($0.dropFirst(3).trimmingCharacters(in: .whitespaces)) }
+            text.split(whereSeparator: \.isNewline).filter { $0.hasPrefix("id:") }.compactMap {
+                UInt64($0.dropFirst(3).trimmingCharacters(in: .whitespaces))
+            }
         }
     }
 }

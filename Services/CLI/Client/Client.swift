@@ -64,6 +64,13 @@ struct Client: Sendable {
         return response
     }
 
+    /// One that tells of a refused connection at once; how long to be patient is decided below. It lives as long as the program.
+    private static let http: HTTPClient = {
+        var configuration = HTTPClient.Configuration()
+        configuration.connectionPool.retryConnectionEstablishment = false
+        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+    }()
+
     /// A suite on this machine whose api is being started again is given a moment: a refused connection has changed nothing.
     private func execute(_ request: HTTPClientRequest, _ seconds: Double?) async throws -> HTTPClientResponse {
         let clock = ContinuousClock()
@@ -71,9 +78,9 @@ struct Client: Sendable {
         while true {
             do {
                 if let seconds {
-                    return try await HTTPClient.shared.execute(request, timeout: .milliseconds(Int64(seconds * 1000)))
+                    return try await Self.http.execute(request, timeout: .milliseconds(Int64(seconds * 1000)))
                 }
-                return try await HTTPClient.shared.execute(request, deadline: .distantFuture)
+                return try await Self.http.execute(request, deadline: .distantFuture)
             } catch {
                 let text = "\(error)"
                 let isRefused = text.contains("refused") || text.contains("ECONNREFUSED") || text.contains("errno: 111")

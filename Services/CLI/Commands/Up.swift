@@ -51,7 +51,7 @@ struct Up: AsyncParsableCommand {
     private func rememberPortBase(_ config: SuiteConfig) throws {
         guard config.portBase != 7700, !FileManager.default.fileExists(atPath: config.home.suiteFile) else { return }
         let text = "# Written at the first start; every key is in docs/running.md.\nport_base: \(config.portBase)\n"
-        try Files.write(Data(text.utf8), to: config.home.suiteFile, mode: 0o644)
+        try Files.write(Data(text.utf8), to: config.home.suiteFile, mode: 0o600)
     }
 
     // MARK: In the foreground
