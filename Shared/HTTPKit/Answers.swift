@@ -56,7 +56,7 @@ extension Response {
                 await withTaskGroup(of: Void.self) { group in
                     group.addTask {
                         while !Task.isCancelled {
-                            try? await Task.sleep(for: .seconds(15))
+                            do { try await Task.sleep(for: .seconds(15)) } catch { return }
                             continuation.yield(.comment)
                         }
                     }
