@@ -62,7 +62,9 @@ run: deps-run build ## Start the suite here, deploy the sample app, say how to p
 # One test after another: many start real programs, and a machine with two cores should not be asked for more.
 test: deps-test ## Compile and run all tests
 	@swift build --build-tests
-	@swift test --skip-build --no-parallel
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	swift test --skip-build --no-parallel 2>&1 | tee "$$log" || { \
+	    echo; echo "What failed:"; grep -aE -A 12 '^✘ Test .* recorded an issue|error: ' "$$log" | cut -c1-600 | tail -n 120; exit 1; }
 
 bench: deps-run ## Measure the way from push to live, memory and start (release build)
 	@swift build -c release --scratch-path .build-release

@@ -45,7 +45,8 @@ struct Consumer {
         let credit = registration.mailbox.beginCredit()
         creditEpoch = credit.epoch
         var from = registration.request.from
-        if let expected, let stream { from = .seq(expected, stream: stream) }
+        // A reader that leaves its position to the bus goes on where it acknowledged; what it had already is left out on arrival.
+        if from != .cursor || !isDurable, let expected, let stream { from = .seq(expected, stream: stream) }
         let body = SubscribeBody(
             consumer: registration.request.consumer, filters: registration.request.filters, from: from,
             credit_msgs: max(1, min(configuration.creditMessages, welcome.max_credit_msgs) - credit.heldMessages),

@@ -31,7 +31,8 @@ struct Requests {
         var attempts = 0
         /// When to ask again; nil: an answer is awaited.
         var retryAt: Int64?
-        var giveUpAt: Int64
+        /// Set with the first word that nobody serves it; the way back of a bus that was away does not count.
+        var giveUpAt: Int64?
         var refusal: Problem?
     }
     private var entries: [UInt64: Entry] = [:]
@@ -40,7 +41,7 @@ struct Requests {
 
     /// Adds it; returns the frame to send when a session is open.
     mutating func add(_ request: OpenRequest, now: Int64) {
-        entries[request.number] = Entry(request: request, giveUpAt: min(request.deadline, now + Self.patience))
+        entries[request.number] = Entry(request: request)
         nextDue = min(nextDue, request.deadline)
     }
 
@@ -94,7 +95,9 @@ struct Requests {
         // A service's own 503 is an answer; only the bus's word that nobody serves, or that the server died, is worth a wait.
         let mayRetry = (status == 502 || status == 503) && (try? JSONDecoder().decode(Problem.self, from: body)) == nil
         let pause = Int64(25 << min(entry.attempts, 4))
-        guard mayRetry, now + pause < entry.giveUpAt else { return finish(number, .failure(problem)) }
+        let giveUpAt = entry.giveUpAt ?? min(entry.request.deadline, now + Self.patience)
+        entry.giveUpAt = giveUpAt
+        guard mayRetry, now + pause < giveUpAt else { return finish(number, .failure(problem)) }
         entry.attempts += 1
         entry.sent = false
         entry.retryAt = now + pause

@@ -44,6 +44,28 @@ public struct Principal: Codable, Hashable, Sendable {
         if let environment, let target, environment != target { return false }
         return true
     }
+
+    /// Whether what belongs to that environment of that app may be shown to this holder.
+    public func sees(_ named: AppName, _ target: EnvName) -> Bool {
+        (app == nil || app == named) && (environment == nil || environment == target)
+    }
+
+    /// Whether an event may be shown to this holder. Rights to one app show that app's events and nothing of the suite; rights to one
+    /// environment show what concerns it, and what concerns none (pushes, runs, releases).
+    public func sees(_ type: String, subject: String?) -> Bool {
+        guard app != nil || environment != nil else { return true }
+        let domain = String(type.prefix { $0 != "." })
+        guard !["component", "host", "audit", "image", "bus"].contains(domain), let subject else { return false }
+        let path = subject.split(separator: "/").map(String.init)
+        if let app, path.first != app.text { return false }
+        guard let environment, path.count > 1 else { return true }
+        switch domain {
+        case "git", "run", "job", "release", "repository", "tag", "checkout": return true
+        // Lines of a job, or of an instance.
+        case "log": return (try? JobID(subject)) != nil || path[1] == environment.text
+        default: return path[1] == environment.text
+        }
+    }
 }
 
 /// The content of a file at a commit. Served by `git`.

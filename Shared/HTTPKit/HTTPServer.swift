@@ -170,7 +170,7 @@ public struct HTTPServer: Service {
         response.headers[.server] = "slipway"
         response.headers[.xContentTypeOptions] = "nosniff"
         metrics.add("slipway_http_requests_total", labels: [("status", "\(response.status.code)")])
-        metrics.add("slipway_http_request_seconds_total", Double((ContinuousClock.now - started).components.attoseconds) / 1e18)
+        metrics.add("slipway_http_request_seconds_total", (ContinuousClock.now - started) / .seconds(1))
         let head = HTTPResponse(status: response.status, headerFields: response.headers)
         if request.method == .head {
             try await writer.writeHead(head).finish(nil)

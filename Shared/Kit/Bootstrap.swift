@@ -67,7 +67,7 @@ public enum Bootstrap {
             withExtendedLifetime(lock) {}
         } catch let problem as Problem {
             let line = "slipway-\(component.rawValue): \(problem.message)\n" + (problem.hint.map { "  hint: \($0)\n" } ?? "")
-            FileHandle.standardError.write(Data(line.utf8))
+            StandardError.write(line)
             exit(
                 problem.code == .configuration || problem.code == .usage || problem.code == .invalidName
                     ? 2 : problem.code == .unavailable ? 75 : 1)
@@ -151,6 +151,6 @@ struct LineLog: LogHandler {
         let pairs = metadata.merging(event.metadata ?? [:]) { _, new in new }.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }
             .joined()
         let text = "\(event.message)\(pairs)".replacing("\n", with: "\\n").replacing("\u{1B}", with: "\\e")
-        FileHandle.standardError.write(Data("\(Timestamp.now()) \(event.level.rawValue.uppercased()) \(text)\n".utf8))
+        StandardError.write("\(Timestamp.now()) \(event.level.rawValue.uppercased()) \(text)\n")
     }
 }

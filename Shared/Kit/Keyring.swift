@@ -48,6 +48,8 @@ public enum Keyring {
         try Files.makeDirectory(config.home.path, mode: 0o711)
         for path in [config.home.keys, config.home.run] { try Files.makeDirectory(path, mode: 0o700) }
         try Files.makeDirectory(config.home.logs, mode: 0o711)
+        let lock = try FileLock("\(config.home.keys)/lock")
+        defer { withExtendedLifetime(lock) {} }
         for component in Component.allCases {
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
         }
@@ -95,6 +97,9 @@ public enum Keyring {
         -> ComponentKey
     {
         let name = try TokenName(client).text
+        // Two at the same time must not lose one of their keys.
+        let lock = try FileLock("\(config.home.keys)/lock")
+        defer { withExtendedLifetime(lock) {} }
         var clients = try self.clients(config)
         guard Component(rawValue: name) == nil, !clients.contains(where: { $0.name == name }) else {
             throw Problem(.conflict, "a key named '\(name)' exists", hint: "choose another name")
@@ -185,6 +190,24 @@ public enum Keyring {
         case .bus: key([])
         }
     }
+}
+
+/// Held by one process at a time; the kernel lets go of it however the process ends.
+final class FileLock {
+    private let descriptor: Int32
+    /// Waits until it is free.
+    init(_ path: String) throws {
+        descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw Problem(.configuration, "cannot open \(path): \(String(cString: strerror(errno)))") }
+        while flock(descriptor, LOCK_EX) != 0 {
+            let code = errno
+            guard code == EINTR else {
+                close(descriptor)
+                throw Problem(.failed, "cannot lock \(path): \(String(cString: strerror(code)))")
+            }
+        }
+    }
+    deinit { close(descriptor) }
 }
 
 /// Files that survive a power cut: written beside, synced, renamed, directory synced. The only place that renames.

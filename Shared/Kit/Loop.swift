@@ -43,7 +43,8 @@ public final actor Loop<C: Core>: Service {
     private var cursor: Storage.Cursor?
     private var timers: [String: Timers.Entry] = [:]
     private var timerTasks: [String: Task<Void, Never>] = [:]
-    private var lanes: [String: Task<Void, Never>] = [:]
+    /// The effect that was begun last in each lane.
+    private var lanes: [String: (id: EventID, last: Task<Void, Never>)] = [:]
     private var running: [EventID: Task<Void, Never>] = [:]
     private var started = false
 
@@ -209,13 +210,14 @@ public final actor Loop<C: Core>: Service {
         boot.health.set("store", problem: nil)
         for step in steps { for note in step.notes { boot.logger.info("\(note)", metadata: ["cause": "\(step.cause)"]) } }
         if published { boot.bus.outboxChanged() }
-        guard started else { return }
-        for entry in begun { begin(entry) }
         for (key, entry) in armed {
             timerTasks.removeValue(forKey: key)?.cancel()
             timers[key] = entry
-            if let entry { arm(entry) }
+            if started, let entry { arm(entry) }
         }
+        // Before the start, `run` finds them in the journal.
+        guard started else { return }
+        for entry in begun { begin(entry) }
     }
 
     private func load() throws {
@@ -245,13 +247,14 @@ public final actor Loop<C: Core>: Service {
             return
         }
         let lane = C.lane(effect)
-        let before = lane.flatMap { lanes[$0] }
+        let before = lane.flatMap { lanes[$0]?.last }
         let task = Task {
             await before?.value
             await attempt(effect, entry)
+            if let lane, lanes[lane]?.id == entry.id { lanes[lane] = nil }
         }
         running[entry.id] = task
-        if let lane { lanes[lane] = task }
+        if let lane { lanes[lane] = (entry.id, task) }
     }
 
     private func attempt(_ effect: C.Effect, _ entry: Journal.Entry) async {
@@ -269,7 +272,7 @@ public final actor Loop<C: Core>: Service {
                     try store.db.writeInPlace { db in try Journal.remove(entry.id, in: db) }
                 }
                 return
-            } catch is CancellationError {
+            } catch is CancellationError where Task.isCancelled {
                 return
             } catch {
                 boot.logger.warning(

@@ -40,7 +40,7 @@ struct BusHome: Sendable {
             tasks.addTask { try await group.run() }
             let result: Swift.Result<Result, any Error>
             do {
-                try await eventually("HTTP listens") { !Ports.isFree(config.port(.bus)) }
+                try await eventually("HTTP listens") { Ports.answers(config.port(.bus)) }
                 result = .success(try await body(self))
             } catch { result = .failure(error) }
             await group.triggerGracefulShutdown()

@@ -139,6 +139,63 @@ struct Bench {
 }
 
 @Suite("Sessions") struct SessionTests {
+    @Test("who only publishes is heard, and stays") func publishingOnly() {
+        var bench = Bench()
+        bench.hello("p", "ada")
+        for number in 1...20 {
+            bench.pass(500)
+            bench.publish("p", "ada", from: UInt64(number), ["e\(number)"])
+            bench.flush()
+        }
+        #expect(!bench.heard("p").contains { $0.known == .error })
+        // One more: that it joined.
+        #expect(bench.router.last == 21)
+    }
+
+    @Test("what may not be published is refused again when the acknowledgement was lost, and never taken for stored") func refusedAgain() {
+        var bench = Bench()
+        for peer in ["p", "q"] {
+            bench.hello(peer, "ada", outbox: "box")
+            bench.publish(peer, "ada", from: 1, ["one"], topic: "git.push.received")
+            bench.publish(peer, "ada", from: 2, ["two"])
+            bench.flush()
+            bench.settle()
+            let answer = bench.heard(peer).last { $0.known == .publishAck }
+            #expect(Bench.exceptions(answer) == (peer == "p" ? [1: 403] : [1: 403, 2: 208]))
+        }
+        #expect(bench.router.last == 2)
+    }
+
+    @Test("live events keep to the size of a message, and to what an id may be") func live() throws {
+        var bench = Bench()
+        bench.hello("p", "ada")
+        bench.hello("s", "ada")
+        bench.subscribe("s", "ada", ["test.**"], from: .new, messages: 1000, bytes: 8 << 20)
+        _ = bench.heard("s")
+        let small = (0..<300).map { Publication(topic: "test.one", id: "\($0)", payload: Data("{}".utf8)) }
+        let large = Publication(topic: "test.one", id: "large", payload: Data(count: (1 << 20) - 100))
+        bench.say("p", "ada", Frame(.emit, b: 301, body: Publication.encode(small + [large])))
+        let frames = bench.heard("s").filter { $0.known == .events }
+        #expect(Bench.records(frames).count == 301)
+        for frame in frames {
+            #expect(
+                Bench.records([frame]).count <= Limits.packedEvents
+                    && (frame.body.count <= Limits.packedBytes || Bench.records([frame]).count == 1))
+        }
+        for id in ["", String(repeating: "x", count: 60_000)] {
+            let wrong = Publication(topic: "test.one", id: id, payload: Data())
+            bench.say("p", "ada", Frame(.emit, b: 1, body: Publication.encode([wrong])))
+            #expect(bench.heard("p").last?.status == 422)
+        }
+    }
+
+    @Test("a subscription from a year that nanoseconds cannot hold is answered") func farFuture() {
+        var bench = Bench()
+        bench.hello("p", "ada")
+        bench.subscribe("p", "ada", from: .time("9999-01-01T00:00:00Z"))
+        #expect(bench.sent.last?.frame.known == .subscribed)
+    }
+
     @Test("nothing is done for one who has not said HELLO") func stranger() {
         var bench = Bench()
         bench.publish("p", "ada", from: 1, ["a"])

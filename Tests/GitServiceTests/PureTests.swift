@@ -2,6 +2,7 @@ import Contracts
 import Foundation
 import Kit
 import NIOCore
+import TestKit
 import Testing
 
 @testable import GitService
@@ -242,9 +243,9 @@ private let none = String(repeating: "0", count: 40)
         let turnstile = Turnstile(1, waiting: 1, what: "test")
         let first = try await turnstile.enter(within: 1)
         await #expect(throws: Problem.self) { try await turnstile.enter(within: 0.05) }
-        async let second = turnstile.enter(within: 5)
-        try await Task.sleep(for: .milliseconds(50))
-        await #expect(throws: Problem.self) { try await turnstile.enter(within: 5) }
+        async let second = turnstile.enter(within: 60)
+        try await eventually(within: 20, "one that waits") { turnstile.length == 1 }
+        await #expect(throws: Problem.self) { try await turnstile.enter(within: 60) }
         first.leave()
         first.leave()
         let place = try await second

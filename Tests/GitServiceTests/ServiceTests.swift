@@ -338,7 +338,15 @@ import Testing
                 _ = try await h.orders.perform(
                     .tag(id: repository.id, order: order, time: Timestamp(milliseconds: 1_700_000_000_000)), context)
             }
-            let tags = try await h.events().filter { $0.type == TagCreated.type }
+            // A name that git cannot give beside another holds up nobody.
+            try await h.git("push", "-q", h.url("shop"), "main:refs/tags/v7/x", in: work)
+            _ = try await h.orders.perform(
+                .tag(
+                    id: repository.id, order: TagRequested(app: repository.app, tag: "v7", commit: first, message: "m"),
+                    time: Timestamp(milliseconds: 0)), context)
+            let tags = try await h.events().filter { $0.type == TagCreated.type && !$0.id.text.isEmpty }.filter {
+                try $0.decode(TagCreated.self).tag == "v1"
+            }
             #expect(tags.count == 1)
             #expect(tags.first?.actor == "ann" && tags.first?.cause == context.cause)
             #expect(try tags.first?.decode(TagCreated.self).commit == first)

@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import Storage
 import Synchronization
+import TestKit
 import Testing
 
 @testable import Kit
@@ -63,8 +64,8 @@ enum Counting: Core {
             })
         let running = Task { try await second.run() }
         defer { running.cancel() }
-        while try await second.read({ $0.counts["done:a"] != 2 || $0.counts["done:b"] != 1 }) {
-            try await Task.sleep(for: .milliseconds(5))
+        try await eventually(within: 20, "the effects that were left") {
+            try await second.read { $0.counts["done:a"] == 2 && $0.counts["done:b"] == 1 }
         }
         #expect(performed.withLock { $0 } == ["a", "b", "a"])
         #expect(try await second.read { $0.counts["a"] } == 2)
@@ -85,6 +86,18 @@ enum Counting: Core {
         #expect(Set(try events()).count == 2)
     }
 
+    @Test("a timer that an edge sets before the loop runs is kept") func earlyTimer() async throws {
+        let (boot, home) = try Self.boot()
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        let store = try boot.openStore(durability: .normal)
+        let loop = Loop(Counting.self, boot: boot, store: store, perform: { _, _ in nil })
+        _ = try await loop.read { $0.counts["a"] }
+        try await loop.submit(.wakeAfter(0.01))
+        let running = Task { try await loop.run() }
+        defer { running.cancel() }
+        try await eventually(within: 20, "the timer") { try await loop.read { $0.counts["timer:tick"] == 1 } }
+    }
+
     @Test("a timer outlives the process that set it") func timer() async throws {
         let (boot, home) = try Self.boot()
         defer { try? FileManager.default.removeItem(atPath: home) }
@@ -93,7 +106,7 @@ enum Counting: Core {
         let second = Loop(Counting.self, boot: boot, store: store, perform: { _, _ in nil })
         let running = Task { try await second.run() }
         defer { running.cancel() }
-        while try await second.read({ $0.counts["timer:tick"] != 1 }) { try await Task.sleep(for: .milliseconds(5)) }
+        try await eventually(within: 20, "the timer") { try await second.read { $0.counts["timer:tick"] == 1 } }
         #expect(try await store.db.read { try Timers.all(in: $0).isEmpty })
     }
 }

@@ -104,13 +104,16 @@ extension PlatformTests {
         }
 
         static func names(_ platform: Platform) async throws {
-            func dig(_ arguments: String...) async throws -> String {
+            @Sendable func dig(_ arguments: String...) async throws -> String {
                 try await run(["dig", "@127.0.0.1", "-p", "\(platform.dnsPort)", "+tries=1", "+time=3"] + arguments).output
             }
             #expect(try await dig("+short", "web.hello.production.slipway", "A") == "127.0.0.1\n")
             #expect(try await dig("+short", "+tcp", "WEB.hello.production.slipway", "A") == "127.0.0.1\n")
-            let service = try await dig("+short", "web.hello.production.slipway", "SRV").split(separator: " ")
-            let port = try #require(service.count == 4 ? Int(service[2]) : nil)
+            @Sendable func service() async throws -> [Substring] {
+                try await dig("+short", "web.hello.production.slipway", "SRV").split(separator: " ")
+            }
+            try await eventually(within: 30, "one instance, the old one gone") { try await service().count == 4 }
+            let port = try #require(Int(try await service()[2]))
             #expect(await fetch("http://127.0.0.1:\(port)/", host: "localhost").status == 200)
             #expect(try await dig("nobody.hello.production.slipway", "A").contains("NXDOMAIN"))
             #expect(try await dig("example.org", "A").contains("REFUSED"))

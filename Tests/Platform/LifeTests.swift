@@ -42,6 +42,18 @@ extension PlatformTests {
                 try await platform.ready()
                 #expect(try await platform.instancePids() == instance)
 
+                // A supervisor that cannot start, because somebody is just saving its settings, takes no app down.
+                try "port_bas: 7\n".write(toFile: platform.home + "/suite.yml", atomically: true, encoding: .utf8)
+                try await platform.kill9(.supervisor)
+                let log = platform.home + "/logs/supervisor.log"
+                try await eventually(within: 20, "a start that fails") {
+                    try String(contentsOfFile: log, encoding: .utf8).components(separatedBy: "port_base").count > 2
+                }
+                #expect(await platform.page("hello").contains("v1"))
+                try FileManager.default.removeItem(atPath: platform.home + "/suite.yml")
+                try await platform.ready()
+                #expect(try await platform.instancePids() == instance)
+
                 let down = try await platform.slipway("down")
                 #expect(down.status == 0, "\(down)")
                 let left = try await Self.processes(platform)
@@ -204,9 +216,9 @@ extension PlatformTests {
             }
         }
 
-        /// Whether nobody takes a connection. (`Ports.isFree` binds, which the remains of closed connections hinder for a minute.)
+        /// Whether nobody takes a connection.
         static func isSilent(_ port: Int) async -> Bool {
-            (try? await run(["curl", "-s", "-o", "/dev/null", "--max-time", "3", "http://127.0.0.1:\(port)/"]).status) == 7
+            !Ports.answers(port)
         }
 
         /// False for one that is dead but not collected yet.

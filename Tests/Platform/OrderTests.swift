@@ -66,7 +66,11 @@ extension PlatformTests {
                 let now = try await platform.slipway("ps", "hello", "--env", "dev", "--json").output
                 #expect(!before.isEmpty && now != before)
 
-                // What is not there.
+                // What is not there. (First the one that was replaced must be gone, or it would go meanwhile.)
+                try await eventually(within: 30, "two instances, both at work") {
+                    let listed = try await platform.slipway("ps", "hello", "--json").output
+                    return listed.components(separatedBy: "\"hello/").count == 3 && listed.components(separatedBy: "ready").count == 3
+                }
                 let state = try await platform.slipway("app", "show", "hello", "--json").output
                 let wrong: [([String], Int32, [String])] = [
                     (["deploy", "hello", "--env", "staging"], 1, ["staging", "dev", "production"]),

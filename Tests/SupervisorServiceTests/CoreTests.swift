@@ -42,6 +42,23 @@ import Testing
         #expect(world.take(.ready(instance, generation: 1)).events.map(\.type) == [InstanceReady.type])
     }
 
+    @Test("an answer that comes before the news of the start is not lost") func early() throws {
+        var world = World()
+        _ = try world.take(Samples.start())
+        #expect(world.take(.ready(instance, generation: 1)).events.isEmpty)
+        let started = world.take(.started(instance, generation: 1, pid: 42, ports: ["http": 20_001]))
+        #expect(started.events.map(\.type) == [InstanceStarted.type, InstanceReady.type])
+        #expect(started.events.last?.as(InstanceReady.self)?.ports == ["http": 20_001])
+        #expect(world.state.instances[instance.text]?.phase == .ready)
+        // Of another life it says nothing.
+        var second = World()
+        _ = try second.take(Samples.start())
+        _ = second.take(.ready(instance, generation: 1))
+        _ = second.take(.refused(instance, generation: 1, reason: "no", final: false))
+        _ = second.timer("restart/shop/production/web/1")
+        #expect(second.take(.started(instance, generation: 2, pid: 43, ports: [:])).events.map(\.type) == [InstanceStarted.type])
+    }
+
     @Test("an instance that ends by itself comes back after growing pauses") func restart() throws {
         var world = try running()
         var delays: [Double] = []

@@ -85,6 +85,17 @@ import Testing
         #expect(throws: Problem(.tooLarge, "refused: more than 1000 bytes unpacked")) { try entries(sparse, limits: limits) }
     }
 
+    @Test("a size that no sum can hold ends the archive, not the supervisor") func enormous() {
+        let first = Array(archive(TarEntry(path: "a", kind: .file(size: 1, executable: false)), [1]).prefix(1024))
+        let record = Array("28 size=\(Int64.max)\n".utf8)
+        var bytes: [UInt8] = first
+        bytes += header("x", type: "x", size: Int64(record.count))
+        bytes += record
+        bytes += Tar.padding(Int64(record.count))
+        bytes += Tar.header(TarEntry(path: "b", kind: .file(size: 0, executable: false)))
+        #expect { try entries(bytes) } throws: { ($0 as? Problem)?.code == .tooLarge }
+    }
+
     @Test("an archive that breaks off, or is damaged, is refused") func damaged() {
         let whole = archive(TarEntry(path: "a", kind: .file(size: 700, executable: false)), [UInt8](repeating: 1, count: 700))
         #expect(throws: Problem.self) { try entries(Array(whole.prefix(900))) }

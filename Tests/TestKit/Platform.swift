@@ -250,7 +250,12 @@ public enum Ports {
         throw TestFailure("no free ports")
     }
 
-    public static func isFree(_ port: Int) -> Bool {
+    /// Whether somebody takes connections there. (Not `isFree`: that binds, and would be in the way of the one that is waited for.)
+    public static func answers(_ port: Int) -> Bool { attempt(port, connect) }
+
+    public static func isFree(_ port: Int) -> Bool { attempt(port, bind) }
+
+    private static func attempt(_ port: Int, _ call: (Int32, UnsafePointer<sockaddr>?, socklen_t) -> Int32) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
@@ -260,7 +265,7 @@ public enum Ports {
         address.sin_addr.s_addr = inet_addr("127.0.0.1")
         return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+                call(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
             }
         }
     }

@@ -59,19 +59,6 @@ enum Publishing {
         }
     }
 
-    /// Whether an event may be shown to this holder. Rights to one app show that app's events and nothing else.
-    static func isVisible(_ event: Envelope, to holder: Principal) -> Bool {
-        guard let app = holder.app else { return true }
-        let domain = event.type.text.prefix { $0 != "." }
-        guard !["component", "host", "audit", "image", "bus"].contains(String(domain)), let subject = event.subject else { return false }
-        let path = subject.split(separator: "/").map(String.init)
-        guard path.first == app.text else { return false }
-        if let environment = holder.environment, path.count > 1, ["deploy", "rollback", "instance", "route"].contains(String(domain)) {
-            return path[1] == environment.text
-        }
-        return true
-    }
-
     /// Topic filters for a list of type prefixes: `deploy` is `deploy` itself and all below it. Throws `Problem` (`malformed`).
     static func filters(_ types: String?) throws -> [String] {
         guard let types, !types.isEmpty else { return ["**"] }

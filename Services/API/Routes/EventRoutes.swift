@@ -16,7 +16,7 @@ struct EventRoutes: Sendable {
             let subject = request.query("subject")
             let since = try Since(request.query("since"))
             let wanted: @Sendable (Envelope) -> Bool = { event in
-                guard Publishing.isVisible(event, to: holder) else { return false }
+                guard holder.sees(event.type.text, subject: event.subject) else { return false }
                 guard let subject, !subject.isEmpty else { return true }
                 return event.subject == subject || event.subject?.hasPrefix(subject + "/") == true
             }
@@ -75,19 +75,21 @@ struct EventRoutes: Sendable {
             // All of it is read and sifted here: only then is the end of the log seen also where nothing matches.
             let subscription = try await desk.boot.bus.subscribe(SubscriptionRequest(filters: ["**"], from: from))
             defer { subscription.cancel() }
-            var found: [Envelope] = []
+            var found: [(event: Envelope, bytes: Int)] = []
             var size = 0
             if case .time? = since, subscription.position > head { return [] }
             reading: for try await delivery in subscription where delivery.last > 0 {
                 for event in delivery.events where event.seq <= head && matching.match(event.type.text) && wanted(event) {
-                    found.append(event)
-                    size += try Coding.encode(event.data).count
+                    let bytes = try Coding.encode(event.data).count
+                    found.append((event, bytes))
+                    size += bytes
                     // Bounded by bytes too: an event may be a megabyte.
                     if !keepNewest, found.count == limit || size > 32 << 20 { break reading }
+                    while keepNewest, found.count > limit || (size > 32 << 20 && found.count > 1) { size -= found.removeFirst().bytes }
                 }
                 if delivery.last >= head { break }
             }
-            return keepNewest ? Array(found.suffix(limit)) : found
+            return found.map(\.event)
         }
     }
 

@@ -41,14 +41,18 @@ struct StoryRoutes: Sendable {
     func add(to routes: Routes) {
         routes.get("/v1/apps/:app/story", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
-            let wanted = try Wanted(request)
+            let holder = try context.holder()
+            let wanted = try Wanted(request, context)
             let beginning = try await find(wanted, of: app)
             let told = try LastEventID.read(request) ?? 0
             let desk = desk
             return .following { pipe in
                 var story = Story(beginning.subject)
                 try await desk.follow(Story.filters, from: .seq(max(1, beginning.seq), stream: nil)) { event in
-                    for line in story.take(event) where event.seq == 0 || event.seq > told {
+                    let lines = story.take(event)
+                    // Another environment's part of the story moves it on, but is not shown.
+                    guard holder.sees(event.type.text, subject: event.subject) || story.ending != nil else { return true }
+                    for line in lines where event.seq == 0 || event.seq > told {
                         try await pipe.send(id: event.seq, event: "line", line)
                     }
                     guard let ending = story.ending else { return true }
@@ -66,8 +70,8 @@ struct StoryRoutes: Sendable {
         case order(EventID)
         case newest(EnvName?)
 
-        init(_ request: Request) throws {
-            let environment = try request.name("environment", as: EnvName.self)
+        init(_ request: Request, _ context: SlipwayContext) throws {
+            let environment = try request.environment(for: context)
             if let text = request.query("commit"), !text.isEmpty {
                 let isHex = text.utf8.allSatisfy { ($0 >= 0x30 && $0 <= 0x39) || ($0 >= 0x61 && $0 <= 0x66) }
                 guard (4...64).contains(text.utf8.count), isHex else {

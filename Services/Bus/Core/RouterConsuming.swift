@@ -222,8 +222,8 @@ extension Router {
     mutating func emit(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let publications = try Publication.decode(frame.body, count: frame.b)
         for publication in publications {
-            guard (try? EventType(publication.topic)) != nil, publication.payload.count <= Limits.payload else {
-                return refuse(peer, frame, 422, "invalid", "EMIT: a topic or a payload breaks its limits", now)
+            guard Self.shape(publication.topic, publication.id, publication.payload.count) == nil else {
+                return refuse(peer, frame, 422, "invalid", "EMIT: a topic, an id or a payload breaks its limits", now)
             }
             guard allowed.mayPublish(publication.topic) else {
                 return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not publish '\(publication.topic)'", now)
@@ -239,19 +239,26 @@ extension Router {
     ) {
         var subscription = subscription
         var body = Data()
+        var count = 0
+        func flush(_ router: inout Router) {
+            if !body.isEmpty { router.send(key.peer, Frame(.events, handle: key.handle, a: 0, b: 0, body: body), now) }
+            body = Data()
+            count = 0
+        }
         for publication in publications where subscription.matches(publication.topic) {
-            guard subscription.hasCredit, body.count < Limits.packedBytes else {
+            guard subscription.hasCredit else {
                 subscription.dropped += 1
                 continue
             }
-            let before = body.count
-            Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload).encode(
-                into: &body)
+            let record = Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload)
+            if count == Limits.packedEvents || body.count + record.encodedLength > Limits.packedBytes { flush(&self) }
+            record.encode(into: &body)
+            count += 1
             subscription.creditMessages -= 1
-            subscription.creditBytes -= Int64(body.count - before)
+            subscription.creditBytes -= Int64(record.encodedLength)
         }
+        flush(&self)
         subscriptions[key] = subscription
-        if !body.isEmpty { send(key.peer, Frame(.events, handle: key.handle, a: 0, b: 0, body: body), now) }
     }
 
     // MARK: For people

@@ -9,7 +9,8 @@ extension Router {
     mutating func publish(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let publications = try Publication.decode(frame.body, count: frame.b)
         guard !publications.isEmpty, frame.a > 0, frame.a <= UInt64.max - frame.b else { throw WireError("PUB: no events, or number 0") }
-        var session = session
+        // As it is now, with the moment at which it was heard.
+        var session = sessions[peer] ?? session
         if session.outbox == nil {
             guard frame.a <= session.nextNumber else { throw WireError("PUB: expected number \(session.nextNumber), found \(frame.a)") }
         }
@@ -56,15 +57,17 @@ extension Router {
         _ publication: Publication, _ number: UInt64, _ key: RecentIDs.Key?, _ session: Session, _ allowed: Rights
     ) -> UInt16? {
         if session.blocked { return 425 }
+        // What may never be stored is refused each time that it is sent: a lost acknowledgement must not turn it into a duplicate.
+        let refusal = Self.shape(publication.topic, publication.id, publication.payload.count)
+        if let refusal { return refusal }
+        if !allowed.mayPublish(publication.topic) { return 403 }
         if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return 208 }
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return 429 }
-        if let status = Self.shape(publication.topic, publication.id, publication.payload.count) { return status }
-        if !allowed.mayPublish(publication.topic) { return 403 }
         if let key, pending.contains(key) || recent.seq(key) != nil { return 208 }
         return nil
     }
 
-    private static func shape(_ topic: String, _ id: String, _ payload: Int) -> UInt16? {
+    static func shape(_ topic: String, _ id: String, _ payload: Int) -> UInt16? {
         guard (try? EventType(topic)) != nil, (1...Limits.id).contains(id.utf8.count), id.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F })
         else { return 422 }
         return payload > Limits.payload ? 413 : nil

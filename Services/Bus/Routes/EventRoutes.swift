@@ -187,15 +187,13 @@ struct EventRoutes: Sendable {
 struct Selection: Sendable {
     var type: String?
     var subject: String?
-    /// The reader's token reaches this app and environment only.
-    var app: AppName?
-    var environment: EnvName?
+    /// Who reads.
+    var principal: Principal?
 
     init(_ request: Request, _ principal: Principal?) throws {
         type = request.query("type").flatMap { $0.isEmpty ? nil : $0 }
         subject = request.query("subject")
-        app = principal?.app
-        environment = principal?.environment
+        self.principal = principal
     }
 
     /// The event with its number and producer, when it is asked for.
@@ -206,14 +204,7 @@ struct Selection: Sendable {
         else { return nil }
         let about = members["subject"]?.string
         if let subject, about != subject, about?.hasPrefix(subject + "/") != true { return nil }
-        let domain = String(stored.topic.prefix { $0 != "." })
-        if app != nil, ["component", "host", "audit", "image", "bus"].contains(domain) { return nil }
-        if let environment, ["deploy", "rollback", "instance", "route", "service", "health"].contains(domain),
-            let part = about?.split(separator: "/").dropFirst().first, part != environment.text
-        {
-            return nil
-        }
-        if let app, about != app.text, about?.hasPrefix(app.text + "/") != true { return nil }
+        guard principal?.sees(stored.topic, subject: about) ?? false else { return nil }
         // From the record, so that nobody can forge them.
         members["sequence"] = .string(Envelope.digits(record.seq))
         members["producer"] = .string(record.producer)

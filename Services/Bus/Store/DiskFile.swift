@@ -85,6 +85,13 @@ final class DiskFile: Sendable {
         }
     }
 
+    /// What is free for us on the disk of a directory; 0 when that cannot be told.
+    static func freeBytes(in path: String) -> Int {
+        var info = statvfs()
+        guard statvfs(path, &info) == 0 else { return 0 }
+        return Int(clamping: UInt64(info.f_bavail).multipliedReportingOverflow(by: UInt64(info.f_frsize)).partialValue)
+    }
+
     /// Makes a creation or a rename in the directory durable.
     static func syncDirectory(_ path: String) throws {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

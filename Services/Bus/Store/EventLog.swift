@@ -21,6 +21,8 @@ final class EventLog: LogView {
         var mark: DurableMark
         var spare: DiskFile?
         var preparing = false
+        /// When a spare may be tried again, in milliseconds.
+        var spareAt = Int64.min
     }
     /// Touched by the appending thread alone; behind a lock because the compiler cannot know that.
     private struct Appender: Sendable {
@@ -191,12 +193,18 @@ final class EventLog: LogView {
 
     /// Fills the next segment with zeros on a thread of its own, long before it is needed.
     private func wantSpare() {
+        let now = Clock.monotonic()
         let start = shared.withLock { shared -> Bool in
-            guard shared.spare == nil, !shared.preparing else { return false }
+            guard shared.spare == nil, !shared.preparing, now >= shared.spareAt else { return false }
             shared.preparing = true
+            // On a disk that is nearly full the attempt itself would take the last room from everybody, again and again.
+            shared.spareAt = now + 60_000
             return true
         }
         guard start else { return }
+        guard DiskFile.freeBytes(in: settings.directory) > 2 * settings.segmentBytes else {
+            return shared.withLock { $0.preparing = false }
+        }
         let thread = Thread { [self] in
             // Without a spare the next change of segment makes its file itself, and finds out whether there is room.
             let made = try? makeZeroed(settings.segmentBytes, "spare.tmp")
@@ -207,6 +215,7 @@ final class EventLog: LogView {
             shared.withLock { shared in
                 shared.spare = spare
                 shared.preparing = false
+                if spare != nil { shared.spareAt = .min }
             }
         }
         thread.name = "bus-spare"

@@ -16,6 +16,7 @@ enum LogReading {
             let data = try segment.file.read(at: offset, count: min(ask, segment.end - offset))
             ask = chunk
             var at = 0
+            var isCut = false
             while wanted <= last {
                 if let damage = segment.damage.first(where: { $0.from == offset + at }) {
                     if damage.first <= wanted, wanted <= damage.last {
@@ -31,7 +32,9 @@ enum LogReading {
                         guard result.isEmpty else { return true }
                         throw DamagedRange(first: wanted, last: wanted, place: "\(segment.name), byte \(offset + at)")
                     }
-                    if at == 0 { ask = head.total }
+                    // Once more, with as much as it takes.
+                    isCut = true
+                    if at == 0 { ask = max(chunk, head.total) }
                     break
                 }
                 if head.kind == Record.Kind.event.rawValue, head.seq >= wanted {
@@ -49,7 +52,7 @@ enum LogReading {
                 at += head.total
             }
             // Nothing could be taken from a full read: what stands there is no record.
-            if at == 0, ask == chunk || ask <= data.count {
+            if at == 0, !isCut {
                 guard result.isEmpty else { return true }
                 throw DamagedRange(first: wanted, last: wanted, place: "\(segment.name), byte \(offset)")
             }

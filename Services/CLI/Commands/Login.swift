@@ -33,7 +33,7 @@ struct Login: AsyncParsableCommand {
         let isTerminal = isatty(0) == 1
         var before = termios()
         if isTerminal {
-            FileHandle.standardError.write(Data("Token: ".utf8))
+            StandardError.write("Token: ")
             // What is typed is not shown.
             tcgetattr(0, &before)
             var silent = before
@@ -43,7 +43,7 @@ struct Login: AsyncParsableCommand {
         defer {
             if isTerminal {
                 tcsetattr(0, TCSANOW, &before)
-                FileHandle.standardError.write(Data("\n".utf8))
+                StandardError.write("\n")
             }
         }
         guard let line = readLine() else {

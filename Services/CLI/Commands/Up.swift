@@ -85,6 +85,11 @@ struct Up: AsyncParsableCommand {
         ).start()
         let mark = ProcessMark(pid: pid)
         let isOver: @Sendable () -> Bool = { mark.map { !$0.isAlive } ?? true }
+        // A suite whose keeper was killed is ready already; it has a keeper again only when this one has written itself down.
+        let deadline = ContinuousClock.now + .seconds(Self.readySeconds)
+        while !isOver(), KeeperRecord.load(config.home)?.keeper != mark, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(5))
+        }
         let missing = await ready(config, isOver)
         guard !isOver() else {
             throw Problem(.failed, "the suite ended at once: \(Keeper.lastLine(config.home, "keeper"))", hint: "slipway doctor")

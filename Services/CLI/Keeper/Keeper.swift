@@ -15,6 +15,8 @@ final class Keeper: Sendable {
         var stopping = false
         var ended = false
         var failure: Problem?
+        /// A supervisor has run for a while: from then on nothing but an order ends the suite.
+        var settled = false
     }
     private let config: SuiteConfig
     private let lock: HomeLock
@@ -54,7 +56,12 @@ final class Keeper: Sendable {
     }
 
     private func adopted(_ mark: ProcessMark) throws {
-        state.withLock { $0.supervisor = mark }
+        let stopping = state.withLock { state in
+            state.supervisor = mark
+            return state.stopping
+        }
+        // Told to stop while it was being started: the signal went to the one before.
+        if stopping { mark.signal(SIGTERM) }
         try record(mark)
     }
 
@@ -78,6 +85,8 @@ final class Keeper: Sendable {
             arguments: ["slipway-supervisor"] + Self.flags(config), environment: environment, descriptors: [null, log, log]
         ).start()
         guard let mark = ProcessMark(pid: pid) else {
+            var ended = csys_exit()
+            _ = csys_collect(pid, &ended)
             throw Problem(.failed, "the supervisor ended at once", hint: "see \(config.home.logs)/supervisor.log")
         }
         try adopted(mark)
@@ -106,26 +115,45 @@ final class Keeper: Sendable {
         while true {
             guard let supervisor = state.withLock(\.supervisor) else { break }
             let status = awaitEnd(of: supervisor)
-            if state.withLock(\.stopping) { break }
-            if let status, !status.by_signal, status.status == 2 {
-                // Wrong settings do not get better by trying again.
+            let lived = ContinuousClock.now - startedAt
+            let (stopping, settled) = state.withLock { state in
+                if lived > .seconds(5) { state.settled = true }
+                return (state.stopping, state.settled)
+            }
+            if stopping { break }
+            if let status, !status.by_signal, status.status == 2, !settled {
+                // Wrong settings do not get better by trying again, and nothing is lost by saying so: nothing runs yet.
                 fail(Problem(.configuration, "the supervisor refuses its settings: \(lastLine("supervisor"))", hint: "slipway doctor"))
                 break
             }
-            pause = ContinuousClock.now - startedAt > .seconds(30) ? 0 : min(pause == 0 ? 0.1 : pause * 2, 5)
-            if pause > 0.1 { Thread.sleep(forTimeInterval: pause) }
-            if state.withLock(\.stopping) { break }
-            do {
-                startedAt = .now
-                try spawn()
-            } catch {
-                fail(error as? Problem ?? Problem(.failed, "cannot start the supervisor: \(error)"))
-                break
-            }
+            // From here on apps depend on us. A half-saved suite.yml or a moment without memory must not take them down.
+            pause = lived > .seconds(30) ? 0 : min(pause == 0 ? 0.1 : pause * 2, 5)
+            respawn(after: pause > 0.1 ? pause : 0, &startedAt)
+            if state.withLock(\.stopping), state.withLock({ $0.supervisor == supervisor }) { break }
         }
         clear()
         KeeperRecord.remove(config.home)
         state.withLock { $0.ended = true }
+    }
+
+    /// Starts the supervisor again, however often that takes; returns early when told to stop.
+    private func respawn(after seconds: Double, _ startedAt: inout ContinuousClock.Instant) {
+        var pause = seconds
+        while true {
+            let deadline = ContinuousClock.now + .seconds(pause)
+            while ContinuousClock.now < deadline {
+                if state.withLock(\.stopping) { return }
+                Thread.sleep(forTimeInterval: 0.05)
+            }
+            if state.withLock(\.stopping) { return }
+            do {
+                startedAt = .now
+                return try spawn()
+            } catch {
+                StandardError.write("slipway up: cannot start the supervisor, trying again: \(error)\n")
+                pause = min(max(pause * 2, 0.5), 5)
+            }
+        }
     }
 
     private func fail(_ problem: Problem) { state.withLock { $0.failure = problem } }

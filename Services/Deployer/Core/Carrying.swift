@@ -139,7 +139,8 @@ extension DeployerState {
     /// Gives the deployment up: what served keeps serving, or serves again.
     mutating func giveUp(_ key: String, _ failure: Rollout.Failure, _ step: inout Step<DeployerEffect>) {
         guard let environment = environments[key], let rollout = environment.rollout else { return }
-        environments.update(key) { $0.rollout?.failure = failure }
+        // What went wrong first is the reason; what follows from it is not.
+        if rollout.failure == nil { environments.update(key) { $0.rollout?.failure = failure } }
         step.log("\(key): deployment \(rollout.generation) is given up: \(failure.reason)")
         switch rollout.phase {
         case .starting:

@@ -10,8 +10,11 @@ struct DeploymentRoutes: Sendable {
     func add(to routes: Routes) {
         routes.get("/v1/apps/:app/deployments", .app(.viewer)) { _, context in
             let app = try context.app()
+            let holder = context.principal
             let views = try await loop.read { state in
-                state.deployments.values.filter { $0.head.app == app }.sorted { $0.isNewer(than: $1) }.map(DeploymentView.init)
+                state.deployments.values.filter { $0.head.app == app && holder?.sees(app, $0.head.environment) ?? false }.sorted {
+                    $0.isNewer(than: $1)
+                }.map(DeploymentView.init)
             }
             return try Response.json(DeploymentList(deployments: views))
         }

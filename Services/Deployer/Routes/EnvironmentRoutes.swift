@@ -9,10 +9,10 @@ struct EnvironmentRoutes: Sendable {
 
     func add(to routes: Routes) {
         routes.get("/v1/environments", .role(.viewer)) { _, context in
-            let only = context.principal?.app
+            let holder = context.principal
             let views = try await loop.read { state in
                 // What is left of a deleted app's environment are its counters.
-                state.environments.values.filter { only == nil || $0.app == only }.map { EnvironmentView($0, state) }
+                state.environments.values.filter { holder?.sees($0.app, $0.name) ?? false }.map { EnvironmentView($0, state) }
                     .filter { $0.release != nil || $0.deployment != nil || !$0.instances.isEmpty }
             }
             return try Response.json(EnvironmentList(environments: views))

@@ -10,18 +10,18 @@ struct CatalogueAPI: Sendable {
     func add(to routes: Routes) {
         routes.get("/v1/catalogue", .role(.viewer)) { _, context in
             let instances = try await loop.read { $0.instances.values }
-            return try .json(instances.filter { maySee($0.id.app, context) }.map(CatalogueEntry.init))
+            return try .json(instances.filter { maySee($0.id.app, $0.id.environment, context) }.map(CatalogueEntry.init))
         }
         routes.get("/v1/routes", .role(.viewer)) { _, context in
             let state = try await loop.read { $0 }
             let table = IngressTable(state)
-            return try .json(state.routes.values.filter { maySee($0.app, context) }.map { RouteEntry($0, table) })
+            return try .json(state.routes.values.filter { maySee($0.app, $0.environment, context) }.map { RouteEntry($0, table) })
         }
     }
 
-    /// A token for one app sees that app.
-    private func maySee(_ app: AppName, _ context: SlipwayContext) -> Bool {
-        context.principal.map { $0.app == nil || $0.app == app } ?? false
+    /// A token for one app or environment sees that one.
+    private func maySee(_ app: AppName, _ environment: EnvName, _ context: SlipwayContext) -> Bool {
+        context.principal?.sees(app, environment) ?? false
     }
 }
 

@@ -30,6 +30,10 @@ struct GitCommand: Sendable, Hashable {
     static func refs(_ repository: String) -> GitCommand {
         at(repository, ["for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/tags/"])
     }
+    /// One ref below that path, or nothing.
+    static func anyBelow(_ repository: String, _ path: String) -> GitCommand {
+        at(repository, ["for-each-ref", "--count=1", "--format=%(refname)", "\(path)/"])
+    }
     static func setHead(_ repository: String, _ ref: RefName) -> GitCommand { at(repository, ["symbolic-ref", "HEAD", ref.text]) }
     /// Names on standard input, one a line; answers id, kind and size of each, or `missing`.
     static func look(_ repository: String) -> GitCommand { at(repository, ["cat-file", "--batch-check"]) }

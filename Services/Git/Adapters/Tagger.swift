@@ -29,6 +29,9 @@ struct Tagger: Sendable {
             return there.id == order.commit
                 ? .wasThere : .refused("tag '\(order.tag)' is on \(there.id.short), ordered for \(order.commit.short)")
         }
+        // git keeps a ref's name as a path: where there is a tag 'v2/x' there can be no 'v2'.
+        let below = try await objects.git.check(.anyBelow(objects.path, ref.text)).text.trimmingCharacters(in: .whitespacesAndNewlines)
+        if !below.isEmpty { return .refused("the name is taken by \(Problem.quote(below))") }
         guard let commit = found.last ?? nil, commit.id == order.commit else { return .refused("there is no commit \(order.commit.short)") }
         let made = try await objects.git.check(.makeTag(objects.path), input: Data(Self.text(order, time: time).utf8))
         let object = try CommitID(made.text.trimmingCharacters(in: .whitespacesAndNewlines))

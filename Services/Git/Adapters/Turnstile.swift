@@ -7,6 +7,8 @@ final class Turnstile: Sendable {
         var free: Int
         var next: UInt64 = 0
         var queue: [(number: UInt64, continuation: CheckedContinuation<Bool, Never>)] = []
+        /// Given up before they had joined the queue.
+        var gone: Set<UInt64> = []
     }
     private let state: Mutex<State>
     private let waiting: Int
@@ -17,6 +19,9 @@ final class Turnstile: Sendable {
         self.waiting = waiting
         self.what = what
     }
+
+    /// How many wait.
+    var length: Int { state.withLock { $0.queue.count } }
 
     /// Given back when it is dropped, or sooner.
     final class Place: Sendable {
@@ -51,10 +56,13 @@ final class Turnstile: Sendable {
         case .full: throw refusal
         case .queued(let number):
             let timer = Task {
-                try? await Task.sleep(for: .seconds(seconds))
+                guard (try? await Task.sleep(for: .seconds(seconds))) != nil else { return }
                 giveUp(number)
             }
-            defer { timer.cancel() }
+            defer {
+                timer.cancel()
+                state.withLock { state in _ = state.gone.remove(number) }
+            }
             let admitted = await withTaskCancellationHandler {
                 await withCheckedContinuation { continuation in queue(number, continuation) }
             } onCancel: {
@@ -71,7 +79,7 @@ final class Turnstile: Sendable {
     private func queue(_ number: UInt64, _ continuation: CheckedContinuation<Bool, Never>) {
         // Since the look a place may have become free, or the task may have been cancelled.
         let now = state.withLock { state -> Bool? in
-            if Task.isCancelled { return false }
+            if Task.isCancelled || state.gone.contains(number) { return false }
             if state.free > 0 {
                 state.free -= 1
                 return true
@@ -83,8 +91,12 @@ final class Turnstile: Sendable {
     }
 
     private func giveUp(_ number: UInt64) {
-        let found = state.withLock { state in
-            state.queue.firstIndex { $0.number == number }.map { state.queue.remove(at: $0).continuation }
+        let found = state.withLock { state -> CheckedContinuation<Bool, Never>? in
+            guard let at = state.queue.firstIndex(where: { $0.number == number }) else {
+                state.gone.insert(number)
+                return nil
+            }
+            return state.queue.remove(at: at).continuation
         }
         found?.resume(returning: false)
     }

@@ -5,6 +5,7 @@ import Logging
 import NIOCore
 import ServiceLifecycle
 import Story
+import Synchronization
 
 /// Tells a push what happens to it, in lines that git shows as `remote: …`, until it has ended.
 struct Narrator: Sendable {
@@ -56,6 +57,8 @@ struct Narrator: Sendable {
     /// A sign of life that git shows nothing of: an empty packet of side-band 1, as git itself sends.
     static let beat = PktLine.band(1, [UInt8]())
 
+    /// How many deliveries have been heard and not yet told.
+    private final class Backlog: Sendable { let count = Mutex(0) }
     private enum Tick: Sendable { case events([Envelope]), beat, stopping, closed }
 
     /// Returns when all that the push leads to has ended, or when there is no point in waiting; throws when the client is gone.
@@ -71,11 +74,17 @@ struct Narrator: Sendable {
         }
         var stories = Set(moved.map { Story.Subject.commit($0.app, $0.commit) }).map { Story($0) }
         let (ticks, clock) = AsyncStream<Tick>.makeStream()
+        let waiting = Backlog()
         try await withThrowingTaskGroup(of: Void.self) { group in
             defer { group.cancelAll() }
             group.addTask {
                 do {
-                    while let events = try await ear.next() { clock.yield(.events(events)) }
+                    while let events = try await ear.next() {
+                        waiting.count.withLock { $0 += 1 }
+                        clock.yield(.events(events))
+                        // A client that does not read must not make us keep what the whole suite says meanwhile: the bus keeps it.
+                        while waiting.count.withLock({ $0 >= 64 }) { try await Task.sleep(for: .milliseconds(50)) }
+                    }
                 } catch {
                     logger.info("a push lost its story", metadata: ["error": "\(error)"])
                 }
@@ -97,6 +106,7 @@ struct Narrator: Sendable {
             for await tick in ticks {
                 switch tick {
                 case .events(let events):
+                    waiting.count.withLock { $0 -= 1 }
                     let lines = events.flatMap { event in stories.indices.flatMap { stories[$0].take(event) } }
                     guard !lines.isEmpty else { break }
                     begun = true

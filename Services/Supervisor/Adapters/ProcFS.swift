@@ -21,10 +21,23 @@ enum ProcFS {
         return Stat(state: state, parent: parent, session: session, ticks: ticks)
     }
 
+    /// Every process there is at the moment.
+    static var all: [Int32] { ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { Int32($0) } }
+
+    /// What a process was started with, its own name first; empty when it is gone.
+    static func arguments(_ pid: Int32) -> [String] {
+        (read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0", omittingEmptySubsequences: false).dropLast().map(String.init)
+    }
+
+    /// The effective user it runs as; nil when it is gone.
+    static func owner(_ pid: Int32) -> UInt32? {
+        let line = read("/proc/\(pid)/status")?.split(separator: "\n").first { $0.hasPrefix("Uid:") }
+        return line.flatMap { $0.split(whereSeparator: \.isWhitespace).dropFirst(2).first.flatMap { UInt32($0) } }
+    }
+
     /// All processes of a session, zombies left out.
     static func session(_ id: Int32) -> [Int32] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-        return names.compactMap { Int32($0) }.filter { pid in
+        all.filter { pid in
             guard let stat = stat(pid) else { return false }
             return stat.session == id && stat.state != "Z"
         }

@@ -53,6 +53,18 @@ final class RunningProcess: Sendable {
         return RunningProcess(pid: record.pid, pidfd: pidfd, ticks: record.ticks)
     }
 
+    /// A process that was started with exactly this program's arguments and is nobody's child but its keeper's.
+    static func stray(of program: Program) -> RunningProcess? {
+        let wanted = [(program.executable as NSString).lastPathComponent] + program.arguments
+        for pid in ProcFS.all where ProcFS.arguments(pid) == wanted {
+            // A worker of the same program has the same arguments; the first of a session is the one that was started.
+            guard let stat = ProcFS.stat(pid), stat.session == pid, stat.state != "Z", ProcFS.owner(pid) == geteuid() else { continue }
+            let record = ProcessRecord(name: program.name, pid: pid, ticks: stat.ticks, boot: ProcFS.boot, generation: 1, since: .now())
+            if let process = adopt(record) { return process }
+        }
+        return nil
+    }
+
     private init(pid: Int32, pidfd: Int32, ticks: UInt64) {
         self.pid = pid
         self.pidfd = pidfd

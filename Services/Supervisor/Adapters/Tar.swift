@@ -116,6 +116,8 @@ enum Tar {
         /// Takes the next bytes. Calls `handle` for each entry and each piece of the last entry's content. Throws `Problem`
         /// that names the entry and the rule it breaks.
         mutating func feed(_ bytes: some Collection<UInt8>, _ handle: (Piece) throws -> Void) throws {
+            // What follows the end of the archive is nothing to us, however much it is.
+            guard !isComplete else { return }
             buffer.removeFirst(at)
             at = 0
             buffer += bytes

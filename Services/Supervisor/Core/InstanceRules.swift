@@ -52,13 +52,16 @@ enum InstanceRules {
         switch notice {
         case .started(let instance, let generation, let pid, let ports):
             guard let row = row(instance, generation, in: state), row.phase == .starting else { return }
+            let isReady = row.readyEarly == true
             state.instances.update(instance.text) { row in
-                row.phase = .running
+                row.phase = isReady ? .ready : .running
                 row.pid = pid
                 row.ports = ports
                 row.since = step.now
+                row.readyEarly = nil
             }
             step.publish(InstanceStarted(instance: instance, host: step.host, pid: pid))
+            if isReady { ready(row.instance, row.spec, ports, &step) }
         case .refused(let instance, let generation, let reason, let final):
             guard let row = row(instance, generation, in: state), row.phase == .starting else { return }
             if final {
@@ -68,14 +71,21 @@ enum InstanceRules {
                 backOff(row, Ending(reason: reason), lived: 0, &state, &step)
             }
         case .ready(let instance, let generation):
-            guard let row = row(instance, generation, in: state), row.phase == .running || row.phase == .unready else { return }
-            state.instances.update(instance.text) { row in row.phase = .ready }
-            step.publish(
-                InstanceReady(
-                    instance: instance, host: step.host, release: row.spec.release, address: "127.0.0.1", ports: row.ports,
-                    first: row.spec.service.ports.first?.name.text))
+            guard let row = row(instance, generation, in: state) else { return }
+            switch row.phase {
+            case .running, .unready:
+                state.instances.update(instance.text) { row in row.phase = .ready }
+                ready(instance, row.spec, row.ports, &step)
+            case .starting:
+                // A fast one, or one that a supervisor before this one started: it overtook the news of its start. It is told once only.
+                state.instances.update(instance.text) { row in row.readyEarly = true }
+            case .ready, .backoff, .stopping: return
+            }
         case .unready(let instance, let generation, let reason):
-            guard let row = row(instance, generation, in: state), row.phase == .ready else { return }
+            guard let row = row(instance, generation, in: state), row.phase == .ready else {
+                state.instances.update(instance.text) { row in if row.generation == generation { row.readyEarly = nil } }
+                return
+            }
             state.instances.update(instance.text) { row in row.phase = .unready }
             step.publish(InstanceUnready(instance: instance, host: step.host, reason: reason))
         case .exited(let instance, let generation, let ending):
@@ -99,8 +109,16 @@ enum InstanceRules {
             row.generation += 1
             row.restarts += 1
             row.since = step.now
+            row.readyEarly = nil
         }
         step.perform(.start(row.instance, generation: row.generation + 1, spec: row.spec))
+    }
+
+    private static func ready(_ instance: InstanceID, _ spec: InstanceSpec, _ ports: [String: Int], _ step: inout Moment) {
+        step.publish(
+            InstanceReady(
+                instance: instance, host: step.host, release: spec.release, address: "127.0.0.1", ports: ports,
+                first: spec.service.ports.first?.name.text))
     }
 
     private static func backOff(

@@ -15,6 +15,8 @@ struct InstanceRow: Codable, Hashable, Sendable {
     /// How often it was started again, and how many short lives it had in a row.
     var restarts = 0
     var failures = 0
+    /// It answered its health check before the news of its start was written down.
+    var readyEarly: Bool?
 }
 
 /// A job that this host was ordered to run; kept for a while after its end so that a repeated order is known.

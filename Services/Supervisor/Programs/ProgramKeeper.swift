@@ -61,6 +61,15 @@ actor ProgramKeeper: Service {
             logger.info("\(program.name) still runs and is adopted", metadata: ["pid": "\(process.pid)"])
             note(program, process, record.since)
             failures = await watch(program, process, since: ContinuousClock.now, failures)
+        } else if let process = RunningProcess.stray(of: program) {
+            // Started by a supervisor that died before it could write that down.
+            logs.follow(config.log(program: program.name), origin: nil)
+            logger.warning("\(program.name) runs without a record of it and is adopted", metadata: ["pid": "\(process.pid)"])
+            let now = Timestamp.now()
+            try? await store.save(
+                ProcessRecord(name: program.name, pid: process.pid, ticks: process.ticks, boot: ProcFS.boot, generation: 1, since: now))
+            note(program, process, now)
+            failures = await watch(program, process, since: ContinuousClock.now, failures)
         }
         while !stopping, !Task.isCancelled {
             await prerequisites(of: program)
