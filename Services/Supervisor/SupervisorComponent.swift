@@ -44,9 +44,13 @@ public enum SupervisorComponent {
             perform: { effect, _ in
                 switch effect {
                 case .start(let instance, let generation, let spec):
-                    try await instances.start(instance, generation: generation, spec: spec)
-                case .stop(let instance, let stop): try await instances.stop(instance, stop)
-                case .run(let order): try await jobs.run(order)
+                    return try await instances.start(instance, generation: generation, spec: spec)
+                case .stop(let instance, let stop): return try await instances.stop(instance, stop)
+                case .run(let order): return try await jobs.run(order)
+                case .forget(let app):
+                    await bundles.forget(app)
+                    logs.remove(ofApp: app, in: config.appLogs)
+                    return nil
                 }
             },
             reconcile: { state in

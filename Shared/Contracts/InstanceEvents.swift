@@ -100,10 +100,12 @@ public struct InstanceExited: Event {
     /// Its last lines, at most 20.
     public var tail: [String]
     public var restartIn: Double?
+    /// True when it did not end by itself: the suite or the machine was stopped, and it is started again as it was.
+    public var interrupted: Bool?
     public var subject: String { instance.text }
     public init(
         instance: InstanceID, host: HostName, expected: Bool, status: Int?, signal: Int?, reason: String, tail: [String],
-        restartIn: Double?
+        restartIn: Double?, interrupted: Bool? = nil
     ) {
         self.instance = instance
         self.host = host
@@ -113,6 +115,7 @@ public struct InstanceExited: Event {
         self.reason = reason
         self.tail = tail
         self.restartIn = restartIn
+        self.interrupted = interrupted
     }
 }
 

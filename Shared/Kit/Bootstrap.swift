@@ -52,6 +52,8 @@ public enum Bootstrap {
             LoggingSystem.bootstrap { _ in LineLog() }
             var logger = Logger(label: component.rawValue)
             logger.logLevel = config.logLevel
+            // First: a home that is none is not made one by asking.
+            _ = try Keyring.load(component.rawValue, config)
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
             let lock = try InstanceLock(directory: config.home.directory(component), component: component)
             let boot = try Boot.make(component, config, logger)

@@ -69,6 +69,8 @@ public struct SuiteConfig: Sendable {
         let home = Home(try homePath(options.home ?? environment["SLIPWAY_HOME"], environment))
         let file = try SuiteFile.read(home.suiteFile)
         func integer(_ flag: Int?, _ variable: String, _ key: String, _ fallback: Int) throws -> Int {
+            // Also when it does not count: what is wrong in the file is told now, not with the next command.
+            let written = try file.integer(key)
             if let flag { return flag }
             if let text = environment[variable] {
                 guard let value = Int(text) else {
@@ -78,10 +80,11 @@ public struct SuiteConfig: Sendable {
                 }
                 return value
             }
-            return try file.integer(key) ?? fallback
+            return written ?? fallback
         }
         func text(_ flag: String?, _ variable: String, _ key: String, _ fallback: String) throws -> String {
-            try flag ?? environment[variable] ?? file.text(key) ?? fallback
+            let written = try file.text(key)
+            return flag ?? environment[variable] ?? written ?? fallback
         }
         let portBase = try integer(options.portBase, "SLIPWAY_PORT_BASE", "port_base", 7700)
         guard (1...65_092).contains(portBase) else {
@@ -91,12 +94,14 @@ public struct SuiteConfig: Sendable {
         let level = try text(options.logLevel, "SLIPWAY_LOG_LEVEL", "log_level", "info")
         guard let logLevel = Logger.Level(rawValue: level) else {
             throw Problem(
-                .configuration, "log level \(Problem.quote(level))",
+                .configuration, "log level \(Problem.quote(level)): there is no such level",
                 hint: "one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         let trustText = try text(nil, "SLIPWAY_TRUST", "trust", Trust.none.rawValue)
         guard let trust = Trust(rawValue: trustText) else {
-            throw Problem(.configuration, "trust \(Problem.quote(trustText))", hint: "'none' or 'single-user'")
+            throw Problem(
+                .configuration, "trust \(Problem.quote(trustText)): there is no such setting",
+                hint: "'trust:' in \(home.suiteFile), or SLIPWAY_TRUST, is 'none' or 'single-user'")
         }
         let listen = try text(nil, "SLIPWAY_LISTEN", "listen", "127.0.0.1")
         let insecure = try environment["SLIPWAY_INSECURE"].map { $0 == "true" } ?? file.boolean("insecure") ?? false

@@ -99,8 +99,9 @@ public final actor Loop<C: Core>: Service {
         let left = try store.db.writeInPlace { db in try Journal.all(in: db) }
         started = true
         for entry in left { begin(entry) }
-        for entry in timers.values { arm(entry) }
         for notice in try await reconcile(state) { try take(.notice(notice), cause: .fresh(boot.now()), actor: nil, traceparent: nil) }
+        // Only now: what became due while this was away may not be, when the core knows that it was away.
+        for entry in timers.values where timerTasks[entry.key] == nil { arm(entry) }
         boot.bus.outboxChanged()
         await cancelWhenGracefulShutdown { await self.consume() }
         for task in running.values { task.cancel() }

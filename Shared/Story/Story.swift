@@ -28,6 +28,8 @@ public struct Story: Sendable {
     ]
 
     public let subject: Subject
+    /// When set, only this environment's part of it is told, and its end is the end.
+    public let environment: EnvName?
     var runs: [Int: RunThread] = [:]
     var deployments: [DeployKey: DeployThread] = [:]
     /// Orders that belong to the subject, and why those that were rejected were.
@@ -42,8 +44,9 @@ public struct Story: Sendable {
         var release: Int
     }
 
-    public init(_ subject: Subject) {
+    public init(_ subject: Subject, environment: EnvName? = nil) {
         self.subject = subject
+        self.environment = environment
         if case .order(_, let id) = subject { orders = [id] }
     }
 
@@ -101,8 +104,13 @@ public struct Story: Sendable {
             let made = run.release.map { "release v\($0) made; " } ?? ""
             return .ended("\(made)no environment takes this branch, so nothing is deployed")
         }
-        let found = run.environments.map { environment in
+        let wanted = environment.map { [$0] } ?? run.environments
+        let found = wanted.map { environment in
             deployments.values.first { $0.environment == environment && $0.release == run.release }
+        }
+        if let environment, found == [nil], !run.environments.contains(environment) {
+            let made = run.release.map { "release v\($0)" } ?? "it"
+            return .ended("\(made) goes to \(run.environments.map(\.text).joined(separator: ", ")), not to \(environment)")
         }
         let known = found.compactMap { $0 }
         return known.count == found.count ? verdict(known) : nil

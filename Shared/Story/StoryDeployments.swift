@@ -31,7 +31,7 @@ extension Story {
     }
 
     private func key(_ head: DeploymentHead) -> DeployKey? {
-        guard head.app == app else { return nil }
+        guard head.app == app, environment == nil || environment == head.environment else { return nil }
         let key = DeployKey(environment: head.environment, release: head.release)
         if orders.contains(head.order) { return key }
         // The order itself may have been missed: a deployment of the run's release is what the run led to.
@@ -76,7 +76,9 @@ extension Story {
         guard let key = begin(event.head), deployments[key]?.result == nil else { return [] }
         let reason = Inert.line(event.reason, limit: 1000)
         deployments[key]?.result = .failed("\(key.environment): rolled back: \(reason)")
-        var lines = event.tail.suffix(20).map { "    \(Inert.line($0))" }
+        let tail = event.tail.suffix(20).map { "    \(Inert.line($0))" }
+        // The end of the instance, when it was told just before, brought the same lines.
+        var lines = deployments[key]?.tail == tail ? [] : tail
         lines.append("\(key.environment): rolled back: \(reason)")
         if !event.complete {
             lines.append("\(key.environment): what served before could not be brought back entirely: see slipway status")
@@ -87,7 +89,7 @@ extension Story {
     }
 
     private mutating func rejected(_ event: DeployFailed) -> [String] {
-        guard event.app == app else { return [] }
+        guard event.app == app, environment == nil || event.environment == nil || environment == event.environment else { return [] }
         let reason = Inert.line(event.reason, limit: 1000)
         let place = event.environment?.text ?? "deployment"
         let run = runs.values.first { $0.release != nil && $0.release == event.release }
@@ -131,6 +133,7 @@ extension Story {
     private mutating func instanceExited(_ event: InstanceExited) -> [String] {
         guard !event.expected, let key = starter(of: event.instance) else { return [] }
         var lines = event.tail.suffix(20).map { "    \(Inert.line($0))" }
+        deployments[key]?.tail = lines
         lines.append("\(key.environment): \(event.instance.service)/\(event.instance.number) ended: \(Inert.line(event.reason))")
         return lines
     }

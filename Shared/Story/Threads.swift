@@ -37,7 +37,7 @@ struct JobThread: Sendable {
 }
 
 /// One deployment, as far as its events told.
-struct DeployThread: Sendable {
+struct DeployThread: Sendable, Equatable {
     enum Result: Sendable, Equatable { case live(url: String?), failed(String) }
     var environment: EnvName
     var release: Int
@@ -48,4 +48,6 @@ struct DeployThread: Sendable {
     /// Instances whose traffic line was printed.
     var routed: Set<ServiceName> = []
     var result: Result?
+    /// The last lines that were told of an instance that ended.
+    var tail: [String]?
 }

@@ -102,14 +102,14 @@ import Testing
     @Test("a push begins at its own event, an order not yet in the log after all that was taken") func begins() throws {
         var world = World()
         try world.release(1)
-        let push = try StoryRoutes.look(world.state, .commit(String(World.commit.text.prefix(7))), World.shop)
+        let push = try StoryRoutes.look(world.state, .commit(String(World.commit.text.prefix(7))), nil, World.shop)
         #expect(push?.subject == .commit(World.shop, World.commit))
         #expect(push?.seq == 2)
         world.notice(.deploy(DeployRequested(app: World.shop, release: 1)), id: "later")
         let id = EventID.derived(from: World.id("later"), component: "api", ordinal: 1)
-        #expect(try StoryRoutes.look(world.state, .order(id), World.shop)?.seq == world.state.position + 1)
-        #expect(try StoryRoutes.look(world.state, .order(id), try AppName("other")) == nil)
-        #expect(try StoryRoutes.look(world.state, .commit("bbbb"), World.shop) == nil)
+        #expect(try StoryRoutes.look(world.state, .order(id), nil, World.shop)?.seq == world.state.position + 1)
+        #expect(try StoryRoutes.look(world.state, .order(id), nil, try AppName("other")) == nil)
+        #expect(try StoryRoutes.look(world.state, .commit("bbbb"), nil, World.shop) == nil)
     }
 
     @Test("with nothing named, the newest push is followed, or an order given after it") func newest() throws {
@@ -122,19 +122,19 @@ import Testing
                 app: World.shop, run: 1, ref: World.main, commit: World.commit, outcome: .succeeded, release: 1,
                 environments: [World.production]))
         try world.event(DeployRequested(app: World.shop, environment: World.production, release: 1), id: "own", actor: "ann")
-        #expect(try StoryRoutes.look(world.state, .newest(nil), World.shop)?.subject == .commit(World.shop, World.commit))
+        #expect(try StoryRoutes.look(world.state, .newest, nil, World.shop)?.subject == .commit(World.shop, World.commit))
         world.now = world.now.adding(seconds: 5)
         let back = try world.event(RollbackRequested(app: World.shop, environment: World.production), id: "back", actor: "bob")
-        #expect(try StoryRoutes.look(world.state, .newest(nil), World.shop)?.subject == .order(World.shop, back))
+        #expect(try StoryRoutes.look(world.state, .newest, nil, World.shop)?.subject == .order(World.shop, back))
     }
 
     @Test("a release is followed by its newest order") func release() throws {
         var world = World()
         try world.release(1)
-        #expect(try StoryRoutes.look(world.state, .release(1, nil), World.shop)?.subject == .commit(World.shop, World.commit))
+        #expect(try StoryRoutes.look(world.state, .release(1), nil, World.shop)?.subject == .commit(World.shop, World.commit))
         let order = try world.event(DeployRequested(app: World.shop, environment: World.production, release: 1), id: "o", actor: "ann")
-        #expect(try StoryRoutes.look(world.state, .release(1, nil), World.shop)?.subject == .order(World.shop, order))
-        #expect(try StoryRoutes.look(world.state, .release(2, nil), World.shop) == nil)
+        #expect(try StoryRoutes.look(world.state, .release(1), nil, World.shop)?.subject == .order(World.shop, order))
+        #expect(try StoryRoutes.look(world.state, .release(2), nil, World.shop) == nil)
     }
 }
 
@@ -144,5 +144,27 @@ import Testing
         #expect(Overlap.count(["a", "b"], ["c"]) == 0)
         #expect(Overlap.count([], ["c"]) == 0)
         #expect(Overlap.count(["x"], ["x", "x"]) == 1)
+    }
+
+    @Test("in one environment, what is told is what was ordered for it, and what may still come there") func environment() throws {
+        var world = World()
+        let staging = try EnvName("staging")
+        try world.release(1)
+        #expect(try StoryRoutes.look(world.state, .newest, staging, World.shop)?.subject == .commit(World.shop, World.commit))
+        try world.event(RunStarted(app: World.shop, run: 1, ref: World.main, commit: World.commit, jobs: []))
+        #expect(try StoryRoutes.look(world.state, .newest, staging, World.shop)?.subject == .commit(World.shop, World.commit))
+        try world.event(
+            RunFinished(
+                app: World.shop, run: 1, ref: World.main, commit: World.commit, outcome: .succeeded, release: 1,
+                environments: [World.production]))
+        let own = try world.event(DeployRequested(app: World.shop, environment: World.production, release: 1), id: "own", actor: "ann")
+        #expect(try StoryRoutes.look(world.state, .newest, World.production, World.shop)?.subject == .order(World.shop, own))
+        #expect(try StoryRoutes.look(world.state, .newest, staging, World.shop) == nil, "nothing went there, and nothing is on its way")
+        let commit = String(World.commit.text.prefix(7))
+        #expect(try StoryRoutes.look(world.state, .commit(commit), World.production, World.shop)?.subject == .order(World.shop, own))
+        world.now = world.now.adding(seconds: 5)
+        let later = try world.event(DeployRequested(app: World.shop, environment: staging, release: 1), id: "later", actor: "ann")
+        #expect(try StoryRoutes.look(world.state, .release(1), staging, World.shop)?.subject == .order(World.shop, later))
+        #expect(try StoryRoutes.look(world.state, .release(1), World.production, World.shop)?.subject == .order(World.shop, own))
     }
 }

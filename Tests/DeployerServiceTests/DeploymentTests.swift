@@ -36,6 +36,36 @@ import Testing
         #expect(world.timers.compactMapValues { $0 }.isEmpty)
     }
 
+    @Test("goes on when the suite was stopped in the middle of it, while instances start and while routes move") func interrupted() throws {
+        for late in [false, true] {
+            var world = World()
+            world.release(1, Fixture.web)
+            _ = world.deploy(1)
+            world.settle()
+            world.release(2, Fixture.web)
+            let order = world.deploy(2)
+            let new = try #require(world.starts.first?.instance)
+            if late { world.ready(new, release: 2) }
+            world.restart([try InstanceID("shop/production/web/1"), new])
+            #expect(world.ends(of: order).isEmpty)
+            if !late { #expect(world.timers.keys.contains { $0.hasPrefix("start|") }, "it is waited for, and not for ever") }
+            world.ready(try InstanceID("shop/production/web/1"))
+            world.ready(new, release: 2)
+            world.settle()
+            #expect(world.ends(of: order) == ["live"])
+            #expect(world.state.instances.keys == ["shop/production/web/2"])
+        }
+        // What ends by itself afterwards is the release's fault again.
+        var world = World()
+        world.release(1, Fixture.web)
+        let order = world.deploy(1)
+        let new = try #require(world.starts.first?.instance)
+        world.restart([new])
+        world.exit(new, expected: false)
+        world.settle()
+        #expect(world.ends(of: order) == ["rolled back"])
+    }
+
     @Test("tells its plan in words before it begins") func plan() throws {
         var world = World()
         let config = Fixture.config([Fixture.service("web", needs: ["db"], instances: 2), Fixture.service("db", port: false)])

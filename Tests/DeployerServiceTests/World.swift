@@ -94,6 +94,16 @@ struct World {
                 instance: id, host: Self.host, release: release, address: "127.0.0.1", ports: ["http": port ?? 20_000 + id.number],
                 first: "http"))
     }
+    /// The suite was stopped and is back: the deployer begins again, the supervisor says what did not survive.
+    mutating func restart(_ ids: [InstanceID]) {
+        take(.notice(.configured(ingressPort: 7780)))
+        for id in ids {
+            deliver(
+                InstanceExited(
+                    instance: id, host: Self.host, expected: false, status: nil, signal: nil, reason: "was stopped together with the suite",
+                    tail: [], restartIn: 0.1, interrupted: true))
+        }
+    }
     mutating func exit(_ id: InstanceID, expected: Bool, reason: String = "exited with status 1", tail: [String] = []) {
         let answered: InstanceRequested.Action = expected ? .stop : .start
         orders.removeAll { $0.as(InstanceRequested.self).map { $0.instance == id && $0.action == answered } ?? false }

@@ -48,7 +48,9 @@ struct IngressTests {
             try await yard.take(Sample.route([(try Sample.id(1), base)], hosts: ["shop.localhost", "shop.example.org"]))
             try await yard.killHAProxy()
             try await yard.startHAProxy()
-            for host in ["shop.localhost", "SHOP.example.org:8080"] { #expect(try await curl(yard, host).output == "here 200") }
+            for host in ["shop.localhost", "SHOP.example.org:8080", "shop.localhost."] {
+                #expect(try await curl(yard, host).output == "here 200")
+            }
             // Killed again while the file on disk is behind by one change: the watch mends it.
             try await yard.killHAProxy()
             let file = "\(yard.directory)/hosts.map"

@@ -353,6 +353,14 @@ import Testing
             try await h.git("clone", "-q", h.url("shop"), "\(h.directory)/clone")
             #expect(try await h.git("cat-file", "-t", "v1", in: "\(h.directory)/clone").output == "tag\n")
             #expect(try await h.git("tag", "-n9", in: "\(h.directory)/clone").output.contains("Release v1"))
+            // It stays what it is; a tag of one's own does not.
+            for refspec in [":refs/tags/v1", "+main:refs/tags/v1"] {
+                let refused = try await h.git("push", h.url("shop"), refspec, in: work)
+                #expect(refused.status != 0 && refused.errors.contains("the tag of a release"), "\(refused)")
+            }
+            #expect(try await h.git("push", h.url("shop"), "main:refs/tags/mine", in: work).status == 0)
+            #expect(try await h.git("push", h.url("shop"), ":refs/tags/mine", in: work).status == 0)
+            #expect(try await h.git("ls-remote", h.url("shop"), "refs/tags/v1^{}", in: work).output.contains(first.text))
         }
     }
 }

@@ -20,6 +20,14 @@ extension PlatformTests {
                 let keeper = try Self.keeper(platform)
                 let before = Self.components(platform)
                 let load = Load(platform, host: "hello.localhost", rate: 50)
+                // On a machine with many listeners its own are found all the same.
+                let crowd = try Background(
+                    [
+                        "/usr/bin/python3", "-c",
+                        "import socket,time\nall=[socket.create_server(('127.0.0.1',0)) for _ in range(200)]\nprint('listening',flush=True)\ntime.sleep(240)",
+                    ])
+                defer { crowd.send(signal: SIGKILL) }
+                try await eventually(within: 20, "the other listeners") { crowd.text.contains("listening") }
                 #expect(kill(keeper, SIGKILL) == 0)
                 try await eventually(within: 10, "the keeper's end") { kill(keeper, 0) != 0 || !Self.isRunning(keeper) }
                 #expect(Self.components(platform) == before, "the components do not need the keeper")
@@ -54,8 +62,13 @@ extension PlatformTests {
                 try await platform.ready()
                 #expect(try await platform.instancePids() == instance)
 
+                // With nobody left to look after them, apps are stopped too, and nothing is said to be stopped that is not.
+                let orphaned = [try Self.keeper(platform)] + platform.pids(of: .supervisor)
+                for pid in orphaned { kill(pid, SIGKILL) }
+                try await eventually(within: 10, "their end") { orphaned.allSatisfy { !Self.isRunning($0) } }
+                #expect(await platform.page("hello").contains("v1"))
                 let down = try await platform.slipway("down")
-                #expect(down.status == 0, "\(down)")
+                #expect(down.status == 0 && down.output.contains("Slipway is stopped"), "\(down)")
                 let left = try await Self.processes(platform)
                 #expect(left.isEmpty, "left: \(left)")
                 for pid in instance { #expect(!Self.isRunning(pid), "the app's process \(pid) is left") }
@@ -70,8 +83,10 @@ extension PlatformTests {
 
                 try await Self.adopted(platform)
 
+                // As an ordinary login has it: without the directories in which haproxy lies.
                 let up = try await run(
-                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"],
+                    environment: ["PATH": "/usr/local/bin:/usr/bin:/bin"], within: 60)
                 #expect(up.status == 0 && !up.output.contains("slp_"), "the token is shown at the first start only: \(up)")
                 try await eventually(within: 30, "the app's return") { await platform.page("hello").contains("v1") }
                 #expect(try await platform.instancePids().count == 1)
@@ -79,6 +94,22 @@ extension PlatformTests {
                 try await copy.commit("Two")
                 #expect(try await copy.push().status == 0)
                 #expect(await platform.page("hello").contains("v2"))
+
+                // Stopped in the middle of a deployment: what was begun goes on when the suite is back.
+                try copy.write("v3\n", to: "VERSION")
+                try copy.write("web: sleep 3; exec python3 app.py\n", to: "Procfile")
+                let third = try await copy.commit("Three")
+                #expect(try await copy.push("-o", "detach").status == 0)
+                try await eventually(within: 30, "the start of its instance") {
+                    try await platform.events().compactMap { $0.as(InstanceStarted.self) }.contains { $0.instance.number == 3 }
+                }
+                #expect(try await platform.slipway("down").status == 0)
+                let resumed = try await run(
+                    [Platform.slipway, "up", "--detach", "--home", platform.home, "--port-base", "\(platform.portBase)"], within: 60)
+                #expect(resumed.status == 0, "\(resumed)")
+                let waited = try await platform.slipway("wait", "hello", third)
+                #expect(waited.status == 0, "\(waited)")
+                #expect(await platform.page("hello").contains("v3"))
             }
         }
 

@@ -247,12 +247,15 @@ import Testing
     @Test("to an environment that its file does not have is rejected before anything is built") func noEnvironment() {
         var world = World()
         world.deliver(RepositoryCreated(app: World.app, defaultBranch: "main"))
-        world.deliver(DeployRequested(app: World.app, environment: try! EnvName("stagin"), ref: "main"))
+        let order = world.deliver(DeployRequested(app: World.app, environment: try! EnvName("stagin"), ref: "main"))
         world.resolve(1, ref: "refs/heads/main")
         world.file(staged)
         #expect(world.ends.last?.outcome == .rejected)
         #expect(world.ends.last?.reason == "shop has no environment 'stagin' at this commit (did you mean 'staging'?)")
         #expect(world.jobs.isEmpty)
+        // Whoever gave the order is told its end.
+        let end = world.events(DeployFailed.self)
+        #expect(end.count == 1 && end[0].order == order && end[0].environment?.text == "stagin" && end[0].reason == world.ends.last?.reason)
     }
 
     @Test("that leads nowhere is rejected with the reason") func nowhere() {

@@ -42,6 +42,20 @@ import Testing
         #expect(world.take(.ready(instance, generation: 1)).events.map(\.type) == [InstanceReady.type])
     }
 
+    @Test("what a deleted app left goes a while after it, and not while one of its instances lives or the app is made again") func deleted()
+        throws
+    {
+        var world = try running()
+        let app = instance.app
+        #expect(try world.take(RepositoryDeleted(app: app)).wakes.first?.key == "forget/shop")
+        #expect(world.timer("forget/shop").effects.isEmpty, "an instance lives")
+        _ = world.take(.exited(instance, generation: 1, Ending(reason: "x")))
+        world.state.instances[instance.text] = nil
+        #expect(world.timer("forget/shop").effects.map(\.effect) == [.forget(app)])
+        let again = try world.take(RepositoryCreated(app: app, defaultBranch: "main"))
+        #expect(again.wakes.first?.key == "forget/shop" && again.wakes.first?.seconds == nil)
+    }
+
     @Test("an answer that comes before the news of the start is not lost") func early() throws {
         var world = World()
         _ = try world.take(Samples.start())

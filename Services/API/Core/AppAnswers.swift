@@ -37,9 +37,9 @@ extension APIState {
     }
 
     /// Newest first.
-    func releaseViews(_ app: AppName) -> [ReleaseView] {
-        let all = deployments.under(app.text)
-        let live = environments.under(app.text)
+    func releaseViews(_ app: AppName, for holder: Principal) -> [ReleaseView] {
+        let all = deployments.under(app.text).filter { holder.sees(app, $0.head.environment) }
+        let live = environments.under(app.text).filter { holder.sees(app, $0.name) }
         return releases.under(app.text).reversed().map { row in
             var newest: [EnvName: DeploymentRow] = [:]
             for deployment in all where deployment.head.release == row.number { newest[deployment.head.environment] = deployment }

@@ -23,12 +23,21 @@ enum OrderRules {
         try reach(state, app, environment, by: holder)
     }
 
-    /// Throws `Problem` when no release of the app knows the environment.
+    /// Throws `Problem` when neither the newest release of the app nor anything that runs knows the environment.
     static func known(_ state: APIState, _ app: AppName, _ environment: EnvName) throws {
-        let names = environments(state, app)
+        var names = environments(state, app)
+        for row in state.environments.under(app.text) where !names.contains(row.name) { names.append(row.name) }
         guard !names.isEmpty, !names.contains(environment) else { return }
         throw Problem(
             .notFound, "\(app) has no environment '\(environment)'", hint: "it has \(names.map(\.text).joined(separator: ", "))")
+    }
+
+    /// Throws `Problem` when neither the newest release of the app nor anything that runs knows the service.
+    static func known(_ state: APIState, _ app: AppName, _ service: ServiceName) throws {
+        guard let newest = state.releases.under(app.text).last, let declared = newest.services else { return }
+        let names = Set(declared).union(state.instanceViews(app).map(\.service)).sorted()
+        guard !names.contains(service) else { return }
+        throw Problem(.notFound, "\(app) has no service '\(service)'", hint: "it has \(names.map(\.text).joined(separator: ", "))")
     }
 
     /// A token for one environment must name it, or the one that is meant must be it.

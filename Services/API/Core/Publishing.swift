@@ -13,7 +13,10 @@ enum Publishing {
                 hint: "publish an order such as deploy.requested, or a type of your own")
         }
         if let subject {
-            guard subject.utf8.count <= 255, subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7F }) else {
+            let parts = subject.split(separator: "/", omittingEmptySubsequences: false)
+            guard (1...255).contains(subject.utf8.count), subject.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7F }),
+                parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." })
+            else {
                 throw Problem(.invalid, "subject \(Problem.quote(subject)): expected a path of at most 255 bytes, such as shop/production")
             }
         }

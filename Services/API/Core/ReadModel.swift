@@ -113,7 +113,7 @@ enum ReadModel {
         state.releases[Key.release(made.app, made.number)] = ReleaseRow(
             app: made.app, number: made.number, ref: made.ref, commit: made.commit, run: made.run, title: made.title,
             author: push?.author, pushedBy: push?.by, pushedAt: push?.at, bundle: made.bundle, createdAt: at,
-            environments: made.config.environments.map(\.name))
+            environments: made.config.environments.map(\.name), services: made.config.services.map(\.name))
     }
 
     private static func takeOrder(

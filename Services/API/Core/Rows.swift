@@ -57,6 +57,8 @@ struct ReleaseRow: Codable, Hashable, Sendable {
     var createdAt: Timestamp
     /// First to last, as its configuration names them.
     var environments: [EnvName]
+    /// Nil in rows that an earlier version wrote.
+    var services: [ServiceName]?
 }
 
 /// An order that somebody gave, from the moment at which it was accepted or seen.

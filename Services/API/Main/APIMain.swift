@@ -4,7 +4,7 @@ import Kit
 
 /// Serves the public HTTP API and the console, and keeps tokens.
 @main
-struct APIMain: AsyncParsableCommand {
+struct APIMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-api", abstract: "Serve the public HTTP API and the console; keep tokens.", version: Version.text)
     @OptionGroup var options: ComponentOptions

@@ -29,14 +29,16 @@ struct AppRoutes: Sendable {
         routes.delete("/v1/apps/:app", .app(.operator)) { _, context in try await delete(context) }
         routes.get("/v1/apps/:app/releases", .app(.viewer)) { _, context in
             let app = try await desk.app(context).name
-            return try .json(try await desk.read { $0.releaseViews(app) })
+            let holder = try context.holder()
+            return try .json(try await desk.read { $0.releaseViews(app, for: holder) })
         }
         routes.get("/v1/apps/:app/deployments", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
             let environment = try request.environment(for: context)
             return try .json(
                 try await desk.read { state in
-                    state.deployments.under(app.text).filter { environment == nil || $0.head.environment == environment }
+                    if let environment { try OrderRules.known(state, app, environment) }
+                    return state.deployments.under(app.text).filter { environment == nil || $0.head.environment == environment }
                         .sorted { $0.plannedAt > $1.plannedAt }.map(DeploymentView.init)
                 })
         }
@@ -44,17 +46,28 @@ struct AppRoutes: Sendable {
             let app = try await desk.app(context).name
             let environment = try request.environment(for: context)
             let service = try request.name("service", as: ServiceName.self)
-            return try .json(try await desk.read { $0.instanceViews(app, environment, service) })
+            return try .json(
+                try await desk.read { state in
+                    if let environment { try OrderRules.known(state, app, environment) }
+                    if let service { try OrderRules.known(state, app, service) }
+                    return state.instanceViews(app, environment, service)
+                })
         }
-        routes.get("/v1/instances", .role(.viewer)) { _, context in
+        routes.get("/v1/instances", .role(.viewer)) { request, context in
             let holder = try context.holder()
-            return try .json(try await desk.read { $0.instanceViews(holder.app, holder.environment) })
+            let environment = try request.environment(for: context)
+            return try .json(try await desk.read { $0.instanceViews(holder.app, environment) })
         }
         routes.get("/v1/apps/:app/why", .app(.viewer)) { request, context in
             let app = try await desk.app(context).name
             let environment = try request.environment(for: context)
             let service = try request.name("service", as: ServiceName.self)
-            return try .json(try await desk.read { try $0.why(app, environment, service: service) })
+            return try .json(
+                try await desk.read { state in
+                    if let environment { try OrderRules.known(state, app, environment) }
+                    if let service { try OrderRules.known(state, app, service) }
+                    return try state.why(app, environment, service: service)
+                })
         }
     }
 

@@ -48,6 +48,12 @@ struct LogRoutes: Sendable {
                 guard choice.environment == nil || choice.environment == own else { throw Problem.outOfReach(holder) }
                 choice.environment = own
             }
+            let asked = choice
+            try await desk.read { state in
+                if let environment = asked.environment { try OrderRules.known(state, app, environment) }
+                if let service = asked.service { try OrderRules.known(state, app, service) }
+                if let run, state.runs[Key.run(app, run)] == nil { throw Problem(.notFound, "\(app) has no run \(run)") }
+            }
             let lines = try request.integer("lines", in: 0...2000, default: 100)
             let query = ReadLogs(app: app, environment: choice.environment, service: choice.service, run: run, lines: lines)
             if request.flag("follow") { return follow(query, choice) }

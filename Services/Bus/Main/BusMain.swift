@@ -4,7 +4,7 @@ import Kit
 
 /// Keeps the log, and carries every event, live stream and query of the suite.
 @main
-struct BusMain: AsyncParsableCommand {
+struct BusMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-bus", abstract: "Keep the log and carry events, streams and queries between the components.",
         version: Version.text)

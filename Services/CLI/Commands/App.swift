@@ -137,11 +137,13 @@ enum AppCommands {
             return environments.map { environment in
                 let instances = environment["instances"]?.items ?? []
                 let ready = instances.filter { $0["state"]?.string == "ready" }.count
+                let isDead = environment["release"]?.int != nil && ready == 0
                 let state = environment.shown("state")
-                let tone: Terminal.Tone = state == "live" ? .good : .busy
+                let tone: Terminal.Tone = isDead ? .bad : state == "live" ? .good : .busy
                 return [
                     app.shown("name"), environment.shown("name"), Terminal.paint(state, tone), environment.shown("version"),
-                    "\(ready)/\(instances.count)", environment.age("since"), environment.shown("url", limit: 200),
+                    isDead ? Terminal.paint("\(ready)/\(max(1, instances.count))", .bad) : "\(ready)/\(instances.count)",
+                    environment.age("since"), environment.shown("url", limit: 200),
                 ]
             }
         }

@@ -22,6 +22,7 @@ struct Doctor: AsyncParsableCommand {
         let config = try suite.config()
         var findings = Self.programs() + Self.tools() + Self.home(config) + Self.disk(config)
         findings += await Self.components(config)
+        if findings.allSatisfy({ $0.state != "wrong" || $0.check == "disk" }) { findings += await apps() }
         if listing.json {
             Terminal.out(try Coding.text(findings))
         } else {
@@ -33,6 +34,28 @@ struct Doctor: AsyncParsableCommand {
             }
         }
         if findings.contains(where: { $0.state == "wrong" }) { throw ExitCode(1) }
+    }
+
+    /// Whether something of each live environment is ready, and the ingress answers.
+    private func apps() async -> [Finding] {
+        guard let status = try? await suite.client().json(.get, "/v1/status") else { return [] }
+        var findings: [Finding] = []
+        for app in status["apps"]?.items ?? [] {
+            for environment in app["environments"]?.items ?? [] where environment["release"]?.int != nil {
+                let name = "\(app.shown("name"))/\(environment.shown("name"))"
+                let ready = (environment["instances"]?.items ?? []).filter { $0["state"]?.string == "ready" }.count
+                findings.append(
+                    ready > 0
+                        ? Finding(state: "ok", check: name, text: "\(environment.shown("version")), \(ready) ready")
+                        : Finding(
+                            state: "wrong", check: name, text: "\(environment.shown("version")) is live, but no instance of it is ready",
+                            mend: "slipway logs \(app.shown("name")) --env \(environment.shown("name"))"))
+            }
+        }
+        for note in status["notes"]?.items ?? [] where note.string?.hasPrefix("ingress") == true {
+            findings.append(Finding(state: "wrong", check: "ingress", text: note.string ?? "", mend: "see HOME/logs/ingress.log"))
+        }
+        return findings
     }
 
     private static func programs() -> [Finding] {

@@ -10,25 +10,21 @@ struct Down: AsyncParsableCommand {
     @OptionGroup var suite: SuiteOptions
 
     mutating func run() async throws {
-        let home = try suite.config().home
-        var found = false
-        if let record = KeeperRecord.load(home) {
-            if record.keeper.signal(SIGTERM) {
-                found = true
-                Terminal.progress("stopping …")
-                guard record.keeper.wait(seconds: Keeper.stopSeconds + 20) else {
-                    Terminal.endProgress()
-                    throw Problem(
-                        .timeout, "the suite has not stopped in \(Int(Keeper.stopSeconds + 20)) s",
-                        hint: "see \(home.logs)/supervisor.log; slipway doctor")
-                }
-            } else if let supervisor = record.supervisor, supervisor.signal(SIGTERM) {
-                // The keeper was killed; what it kept is still there.
-                found = true
-                Terminal.progress("stopping …")
-                _ = supervisor.wait(seconds: Keeper.stopSeconds)
-                KeeperRecord.remove(home)
+        let config = try suite.config()
+        let home = config.home
+        var found = try stop(home)
+        if !Processes.apps(of: home).isEmpty {
+            // Keeper and supervisor were both killed. Only a supervisor knows how to stop what is left; it is given one for that.
+            found = true
+            Terminal.progress("stopping …")
+            let lock = try HomeLock.take(home)
+            let mark = try Up.startKeeper(config, lock)
+            let deadline = ContinuousClock.now + .seconds(30)
+            while ContinuousClock.now < deadline, mark?.isAlive == true {
+                if KeeperRecord.load(home)?.keeper == mark, case .ready = await Readiness.ask(config, .supervisor) { break }
+                try await Task.sleep(for: .milliseconds(25))
             }
+            _ = try stop(home)
         }
         // Components that a killed supervisor left with nobody to look after them.
         for (signal, seconds) in [(SIGTERM, 15.0), (SIGKILL, 5.0)] {
@@ -39,6 +35,34 @@ struct Down: AsyncParsableCommand {
             for mark in left { _ = mark.wait(seconds: seconds) }
         }
         Terminal.endProgress()
+        let left = Processes.apps(of: home)
+        guard left.isEmpty else {
+            throw Problem(
+                .failed,
+                "these processes of apps or of the ingress could not be stopped: \(left.map { "\($0.pid)" }.joined(separator: ", "))",
+                hint: "see \(home.logs)/supervisor.log")
+        }
+        KeeperRecord.remove(home)
         Terminal.out(found ? "Slipway is stopped." : "Nothing of Slipway runs in \(home.path).")
+    }
+
+    /// Stops what the keeper of the home keeps, and waits for its end. False: there is nobody to tell.
+    private func stop(_ home: Home) throws -> Bool {
+        guard let record = KeeperRecord.load(home) else { return false }
+        if record.keeper.signal(SIGTERM) {
+            Terminal.progress("stopping …")
+            guard record.keeper.wait(seconds: Keeper.stopSeconds + 20) else {
+                Terminal.endProgress()
+                throw Problem(
+                    .timeout, "the suite has not stopped in \(Int(Keeper.stopSeconds + 20)) s",
+                    hint: "see \(home.logs)/supervisor.log; slipway doctor")
+            }
+            return true
+        }
+        // The keeper was killed; what it kept is still there.
+        guard let supervisor = record.supervisor, supervisor.signal(SIGTERM) else { return false }
+        Terminal.progress("stopping …")
+        _ = supervisor.wait(seconds: Keeper.stopSeconds)
+        return true
     }
 }

@@ -36,6 +36,9 @@ struct KeyCommand: AsyncParsableCommand {
                     .unavailable, "there is no suite in \(config.home.path) whose keys you may read",
                     hint: "slipway up; keys are made on the suite's own machine")
             }
+            guard out != "-" else {
+                throw Problem(.usage, "--out -: a secret key is not written to a terminal", hint: "name a file, such as \(name).json")
+            }
             let path = out.hasPrefix("/") ? out : FileManager.default.currentDirectoryPath + "/" + out
             guard access(path, F_OK) != 0 else { throw Problem(.conflict, "\(out) exists and was left alone", hint: "give another --out") }
             guard access((path as NSString).deletingLastPathComponent, W_OK) == 0 else {

@@ -19,7 +19,11 @@ struct Releases: AsyncParsableCommand {
             ["RELEASE", "LIVE IN", "COMMIT", "BRANCH", "AGE", "BY", "DEPLOYED", "TITLE"],
             releases.items.map { release in
                 let live = (release["live"]?.items ?? []).compactMap(\.string)
-                let last = (release["deployments"]?.items ?? []).map { "\($0.shown("environment")): \($0.shown("state"))" }
+                // What once went live and does no more is "was live": where it is live stands in a column of its own.
+                let last = (release["deployments"]?.items ?? []).map { one in
+                    let isPast = one["state"]?.string == "live" && !live.contains(one["environment"]?.string ?? "")
+                    return "\(one.shown("environment")): \(isPast ? "was live" : one.shown("state"))"
+                }
                 return [
                     release.shown("version"), live.isEmpty ? "-" : Terminal.paint(live.joined(separator: ","), .good),
                     release.commit("commit"),

@@ -73,17 +73,7 @@ struct Up: AsyncParsableCommand {
     // MARK: Detached
 
     private func startDetached(_ config: SuiteConfig, _ lock: HomeLock, _ began: ContinuousClock.Instant, _ token: String?) async throws {
-        let log = try Keeper.openLog(config.home, "keeper")
-        let null = open("/dev/null", O_RDWR | O_CLOEXEC)
-        defer {
-            close(log)
-            close(null)
-        }
-        let pid = try Spawn(
-            path: try Spawn.executable(), arguments: ["slipway", "up", "--keeper-lock", "3"] + Keeper.flags(config),
-            environment: ProcessInfo.processInfo.environment, descriptors: [null, log, log, lock.descriptor]
-        ).start()
-        let mark = ProcessMark(pid: pid)
+        let mark = try Self.startKeeper(config, lock)
         let isOver: @Sendable () -> Bool = { mark.map { !$0.isAlive } ?? true }
         // A suite whose keeper was killed is ready already; it has a keeper again only when this one has written itself down.
         let deadline = ContinuousClock.now + .seconds(Self.readySeconds)
@@ -99,6 +89,21 @@ struct Up: AsyncParsableCommand {
             throw ExitCode(1)
         }
         greet(config, began, token)
+    }
+
+    /// Starts the process that stays; nil when it has ended already.
+    static func startKeeper(_ config: SuiteConfig, _ lock: HomeLock) throws -> ProcessMark? {
+        let log = try Keeper.openLog(config.home, "keeper")
+        let null = open("/dev/null", O_RDWR | O_CLOEXEC)
+        defer {
+            close(log)
+            close(null)
+        }
+        let pid = try Spawn(
+            path: try Spawn.executable(), arguments: ["slipway", "up", "--keeper-lock", "3"] + Keeper.flags(config),
+            environment: ProcessInfo.processInfo.environment, descriptors: [null, log, log, lock.descriptor]
+        ).start()
+        return ProcessMark(pid: pid)
     }
 
     /// The process that stays.

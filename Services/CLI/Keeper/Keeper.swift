@@ -15,7 +15,7 @@ final class Keeper: Sendable {
         var stopping = false
         var ended = false
         var failure: Problem?
-        /// A supervisor has run for a while: from then on nothing but an order ends the suite.
+        /// A supervisor has got past its settings: from then on nothing but an order ends the suite.
         var settled = false
     }
     private let config: SuiteConfig
@@ -116,12 +116,14 @@ final class Keeper: Sendable {
             guard let supervisor = state.withLock(\.supervisor) else { break }
             let status = awaitEnd(of: supervisor)
             let lived = ContinuousClock.now - startedAt
+            let isRefusal = status.map { !$0.by_signal && $0.status == 2 } ?? false
             let (stopping, settled) = state.withLock { state in
-                if lived > .seconds(5) { state.settled = true }
+                // One that was there before this keeper counts as well: its end cannot be read.
+                if !isRefusal || lived > .seconds(5) { state.settled = true }
                 return (state.stopping, state.settled)
             }
             if stopping { break }
-            if let status, !status.by_signal, status.status == 2, !settled {
+            if isRefusal, !settled {
                 // Wrong settings do not get better by trying again, and nothing is lost by saying so: nothing runs yet.
                 fail(Problem(.configuration, "the supervisor refuses its settings: \(lastLine("supervisor"))", hint: "slipway doctor"))
                 break

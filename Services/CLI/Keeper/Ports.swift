@@ -91,8 +91,8 @@ enum Ports {
     static func owner(of port: Port) -> Owner? {
         var inodes: Set<Substring> = []
         for table in port.isDatagram ? ["udp", "udp6"] : ["tcp", "tcp6"] {
-            guard let data = FileManager.default.contents(atPath: "/proc/net/\(table)") else { continue }
-            for line in String(decoding: data, as: UTF8.self).split(separator: "\n").dropFirst() {
+            guard let text = ProcFile.read("/proc/net/\(table)") else { continue }
+            for line in text.split(separator: "\n").dropFirst() {
                 let fields = line.split(separator: " ")
                 guard fields.count > 9, let local = fields[1].split(separator: ":").last, Int(local, radix: 16) == port.number,
                     port.isDatagram || fields[3] == "0A"
@@ -126,8 +126,7 @@ enum Processes {
         } ?? "?"
     }
     static func commandLine(_ pid: Int32) -> [String] {
-        guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/cmdline") else { return [] }
-        return data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+        (ProcFile.read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").map(String.init)
     }
     static func parent(_ pid: Int32) -> Int32? {
         guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
@@ -136,6 +135,17 @@ enum Processes {
         let fields = text[close...].split(separator: " ")
         return fields.count > 2 ? Int32(fields[2]) : nil
     }
+    /// What the supervisor of this home runs beside the components: instances and jobs of apps, and the ingress.
+    static func apps(of home: Home) -> [ProcessMark] {
+        all().compactMap { pid in
+            let ingress = name(pid) == "haproxy" && commandLine(pid).contains("\(home.directory(.discovery))/haproxy.cfg")
+            let app = (ProcFile.read("/proc/\(pid)/environ") ?? "").split(separator: "\0").contains {
+                $0.hasPrefix("HOME=\(home.directory(.supervisor))/")
+            }
+            return ingress || app ? ProcessMark(pid: pid) : nil
+        }
+    }
+
     /// Programs of the suite in this home: `slipway-NAME --home HOME …`.
     static func components(of home: Home) -> [ProcessMark] {
         all().compactMap { pid in

@@ -1,4 +1,5 @@
 import Foundation
+import Kit
 import Story
 
 /// Where people read. Colour and progress only on a terminal; NO_COLOR is respected; text from outside cannot move the cursor.
@@ -78,7 +79,12 @@ enum Terminal {
             let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
             if count < 0, errno == EINTR || errno == EAGAIN { continue }
             // The reader has gone: there is nobody left to tell.
-            guard count > 0 else { exit(errno == EPIPE ? 0 : 1) }
+            guard count > 0 else {
+                let code = errno
+                if code == EPIPE { exit(0) }
+                if descriptor == 1 { StandardError.write("slipway: cannot write the output: \(String(cString: strerror(code)))\n") }
+                exit(1)
+            }
             bytes = bytes.dropFirst(count)
         }
     }

@@ -25,7 +25,9 @@ enum DeployerCore: Core {
     static func handle(_ input: Input<DeployerNotice>, _ state: inout DeployerState, _ step: inout Step<DeployerEffect>) {
         switch input {
         case .event(let envelope): handle(envelope, &state, &step)
-        case .notice(.configured(let port)): state.ports["ingress"] = port
+        case .notice(.configured(let port)):
+            state.ports["ingress"] = port
+            state.resumed(&step)
         case .timer(let key): state.timeIsUp(key, &step)
         }
     }

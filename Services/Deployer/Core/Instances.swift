@@ -37,6 +37,40 @@ extension DeployerState {
         refreshRoutes(key(event.instance), &step)
     }
 
+    /// Waits for the instance as for one that has just been ordered.
+    private mutating func interrupted(
+        _ record: InstanceRecord, _ rollout: Rollout, _ key: String, _ step: inout Step<DeployerEffect>
+    ) {
+        guard case .starting(let tier) = rollout.phase else {
+            instances.update(record.id.text) { $0.state = .restarting }
+            return
+        }
+        instances.update(record.id.text) {
+            $0.state = .starting
+            $0.started = false
+        }
+        waitForTier(tier, key, rollout, &step)
+    }
+
+    /// The suite is back: what it was waiting for could not come while it was away, so each wait begins again.
+    mutating func resumed(_ step: inout Step<DeployerEffect>) {
+        for key in environments.keys {
+            guard let rollout = environments[key]?.rollout else { continue }
+            switch rollout.phase {
+            case .starting(let tier): waitForTier(tier, key, rollout, &step)
+            case .switching, .reverting: step.wake(Timer.route.key(key, rollout.generation), after: Rollout.Deadline.routes)
+            case .stopping: break
+            }
+        }
+    }
+
+    private func waitForTier(_ tier: Int, _ key: String, _ rollout: Rollout, _ step: inout Step<DeployerEffect>) {
+        guard let environment = environments[key], rollout.tiers.indices.contains(tier),
+            let release = release(environment.app, rollout.head.release)
+        else { return }
+        step.wake(Timer.start.key(key, rollout.generation), after: Rollout.Deadline.preparation + grace(release, rollout.tiers[tier]))
+    }
+
     mutating func instanceExited(_ event: InstanceExited, _ step: inout Step<DeployerEffect>) {
         guard let record = instances[event.instance.text] else { return }
         let key = key(event.instance)
@@ -50,6 +84,10 @@ extension DeployerState {
             }
             guard let environment = environments[key], instances(of: environment, generation: rollout.generation).isEmpty else { return }
             return rolledBack(key, complete: true, &step)
+        }
+        if let rollout, rollout.generation == record.generation, event.interrupted == true, event.restartIn != nil, !rollout.isGoingBack {
+            // The suite was stopped in the middle of it: the instance comes back as it was, and the deployment goes on.
+            return interrupted(record, rollout, key, &step)
         }
         if let rollout, rollout.generation == record.generation {
             instances.update(event.instance.text) { $0.state = event.restartIn == nil ? .ended : .restarting }

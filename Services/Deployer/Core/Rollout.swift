@@ -38,7 +38,13 @@ struct Rollout: Codable, Hashable, Sendable {
     var notes: [String] = []
 
     var generation: Int { head.deployment.number }
-    var isStarting: Bool { if case .starting = phase { true } else { false } }
+    /// Whether it has been given up.
+    var isGoingBack: Bool {
+        switch phase {
+        case .reverting, .stopping: true
+        case .starting, .switching: false
+        }
+    }
     /// Whether the routes are on their way from one generation to another.
     var isRouting: Bool {
         switch phase {

@@ -4,7 +4,7 @@ import Kit
 
 /// Carries out plans: starts the new instances, moves traffic, drains the old ones.
 @main
-struct DeployerMain: AsyncParsableCommand {
+struct DeployerMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-deployer", abstract: "Carry out deployment plans.", version: Version.text)
     @OptionGroup var options: ComponentOptions

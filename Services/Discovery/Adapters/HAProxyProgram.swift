@@ -1,5 +1,6 @@
 import Contracts
 import Foundation
+import Kit
 
 /// The HAProxy on this machine and its processes. The supervisor starts and stops it; here it is only found and told to reload.
 enum HAProxyProgram {
@@ -31,9 +32,7 @@ enum HAProxyProgram {
             return false
         }
         return tasks.contains { task in
-            let children = FileManager.default.contents(atPath: "/proc/\(master)/task/\(task)/children").map {
-                String(decoding: $0, as: UTF8.self)
-            }
+            let children = ProcFile.read("/proc/\(master)/task/\(task)/children")
             return (children ?? "").split(separator: " ").compactMap { Int32($0) }.contains { $0 != worker && name(of: $0) == "haproxy" }
         }
     }

@@ -124,7 +124,7 @@ struct HAProxyConfig: Sendable {
             http-request set-header x-real-ip %[src]
             http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE }
             # By way of a variable, because the file name in a use_backend line would not follow default-path.
-            http-request set-var(txn.pool) req.hdr(host),field(1,:),lower,map_str(\(Self.mapName),none)
+            http-request set-var(txn.pool) req.hdr(host),field(1,:),lower,rtrim(.),map_str(\(Self.mapName),none)
             use_backend %[var(txn.pool)]
             default_backend nowhere
 

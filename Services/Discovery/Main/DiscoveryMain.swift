@@ -4,7 +4,7 @@ import Kit
 
 /// Knows which instances there are: answers DNS from that, and leads the ingress's host names to them.
 @main
-struct DiscoveryMain: AsyncParsableCommand {
+struct DiscoveryMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-discovery", abstract: "Keep the catalogue, answer DNS, lead the ingress.", version: Version.text)
     @OptionGroup var options: ComponentOptions

@@ -44,7 +44,7 @@ struct Orders: Sendable {
         try await store.begin(
             PendingPush(id: context.id, actor: context.actor, cause: context.cause, options: [], refs: [ref: PendingPush.anything]), in: id)
         switch try await tagger.make(order, time: time) {
-        case .made, .wasThere: break
+        case .made, .wasThere: try await store.keep(ref, in: id)
         case .refused(let reason): logger.warning("a tag was not made: \(reason)", metadata: ["app": "\(order.app)"])
         }
         try await announcer.announce(repository)

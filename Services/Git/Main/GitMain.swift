@@ -4,7 +4,7 @@ import Kit
 
 /// Takes pushes over smart HTTP, keeps repositories, and tells what moved in them.
 @main
-struct GitMain: AsyncParsableCommand {
+struct GitMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-git", abstract: "Git over HTTP: takes pushes and tells what moved.", version: Version.text)
     @OptionGroup var options: ComponentOptions

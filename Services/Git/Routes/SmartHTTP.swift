@@ -79,7 +79,11 @@ struct SmartHTTP: Sendable {
             guard !head.isOpen || bytes <= config.maxPushHead else { throw Problem(.tooLarge, "too many refs in one push") }
         }
         body.unread(seen)
-        if let reason = head.refusal(options: config.maxPushOptions, bytes: config.maxPushOptionBytes) {
+        // A new tag cannot be one of them; git itself refuses to make what is there.
+        let moved = head.commands.filter { !$0.old.utf8.allSatisfy { $0 == 0x30 } }.compactMap(\.ref)
+        let kept = try await pushes.store.releaseTags(among: moved, in: repository.id)
+        let tag = moved.first { kept.contains($0) }.map { "\($0) is the tag of a release, which is never moved or deleted" }
+        if let reason = tag ?? head.refusal(options: config.maxPushOptions, bytes: config.maxPushOptionBytes) {
             let report = head.report(refusing: reason)
             return answer("application/x-git-receive-pack-result") { writer in
                 // The client sends its pack before it reads.

@@ -17,6 +17,31 @@ struct GitStore: Sendable {
                     CREATE TABLE git_pending_push (repository INTEGER PRIMARY KEY NOT NULL, push TEXT NOT NULL);
                     """)
         }
+        migrator.registerMigration("git 2: tags of releases") { db in
+            try db.execute(
+                sql:
+                    "CREATE TABLE git_release_tag (repository INTEGER NOT NULL, ref TEXT NOT NULL, PRIMARY KEY (repository, ref)) WITHOUT ROWID"
+            )
+        }
+    }
+
+    /// Remembers a tag that names a release: nobody may move or delete it.
+    func keep(_ ref: String, in repository: Int) async throws {
+        try await store.db.write { db in
+            try db.execute(sql: "INSERT OR IGNORE INTO git_release_tag (repository, ref) VALUES (?, ?)", arguments: [repository, ref])
+        }
+    }
+
+    /// Which of these refs are tags of releases.
+    func releaseTags(among refs: [String], in repository: Int) async throws -> Set<String> {
+        try await store.db.read { db in
+            Set(
+                try refs.filter { ref in
+                    try Bool.fetchOne(
+                        db, sql: "SELECT EXISTS (SELECT 1 FROM git_release_tag WHERE repository = ? AND ref = ?)",
+                        arguments: [repository, ref]) ?? false
+                })
+        }
     }
 
     struct Announced: Sendable {
@@ -74,7 +99,7 @@ struct GitStore: Sendable {
 
     func forget(_ repository: Int) async throws {
         try await store.db.write { db in
-            for table in ["git_announced_ref", "git_announcement", "git_pending_push"] {
+            for table in ["git_announced_ref", "git_announcement", "git_pending_push", "git_release_tag"] {
                 try db.execute(sql: "DELETE FROM \(table) WHERE repository = ?", arguments: [repository])
             }
         }

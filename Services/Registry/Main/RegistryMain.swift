@@ -4,7 +4,7 @@ import RegistryService
 
 /// Hosts OCI images and bundles: takes them, keeps them by digest, hands them out.
 @main
-struct RegistryMain: AsyncParsableCommand {
+struct RegistryMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-registry", abstract: "Host OCI images and bundles.", version: Version.text)
     @OptionGroup var options: ComponentOptions

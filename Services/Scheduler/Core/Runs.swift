@@ -156,5 +156,14 @@ extension SchedulerState {
             RunFinished(
                 app: run.app, run: run.number, ref: run.ref, commit: run.commit, outcome: outcome, reason: reason,
                 release: ended.release, environments: ended.environments), cause: run.origin, actor: run.actor)
+        guard run.target != .rules, ended.environments.isEmpty else { return }
+        // It was an order that named a ref: whoever gave it waits for its end, and no deployment will bring one.
+        var named: EnvName?
+        if case .environment(let environment) = run.target { named = environment }
+        step.publish(
+            DeployFailed(
+                app: run.app, environment: named, release: ended.release,
+                reason: reason ?? "no environment of \(run.app) takes \(run.ref)", hint: "slipway logs \(run.app) --run \(run.number)",
+                order: run.origin), cause: run.origin, actor: run.actor)
     }
 }

@@ -4,7 +4,7 @@ import SchedulerService
 
 /// Turns pushes into runs, releases and orders to deploy.
 @main
-struct SchedulerMain: AsyncParsableCommand {
+struct SchedulerMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-scheduler", abstract: "Turn pushes into runs, releases and deployments.", version: Version.text)
     @OptionGroup var options: ComponentOptions

@@ -68,6 +68,9 @@ actor Bundles {
         return place
     }
 
+    /// Removes all bundles of an app.
+    func forget(_ app: AppName) { Trash.remove(config.bundles(app)) }
+
     /// Removes what an earlier process left half unpacked.
     nonisolated func sweep() {
         let root = "\(config.home.directory(.supervisor))/bundles"

@@ -22,10 +22,16 @@ struct Cgroups: Sendable {
         for mount in Self.mounts() where isRoot {
             let wanted = mount.controllers.intersection(["memory", "pids", "cpu"])
             let place = own[mount.version == 2 ? "" : mount.controllers.sorted().first ?? ""] ?? "/"
-            let parent = mount.path + (place == "/" || place.hasPrefix("/..") ? "" : place)
             guard mount.version == 2 || !wanted.isEmpty else { continue }
-            let path = "\(parent)/\(name)"
-            guard mkdir(path, 0o755) == 0 || errno == EEXIST, access("\(path)/cgroup.procs", W_OK) == 0 else { continue }
+            // At the top, because that place is the same whoever starts the suite and from where: a supervisor that takes over finds the
+            // groups of the one before. Where the top is not ours, below our own group.
+            let parents = [mount.path] + (place == "/" || place.hasPrefix("/..") ? [] : [mount.path + place])
+            let paths = parents.map { "\($0)/\(name)" }
+            guard
+                let path = paths.first(where: { path in
+                    (mkdir(path, 0o755) == 0 || errno == EEXIST) && access("\(path)/cgroup.procs", W_OK) == 0
+                })
+            else { continue }
             var usable = wanted
             if mount.version == 2 {
                 usable = []

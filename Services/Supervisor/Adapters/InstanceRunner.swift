@@ -265,7 +265,7 @@ actor InstanceRunner {
                 await clear(row.instance)
                 let reason = record == nil ? "was stopped together with the suite" : "ended while the supervisor was away"
                 let tail = record == nil ? [] : LogTail.last(20, of: config.log(row.instance))
-                notices.append(.exited(row.instance, generation: row.generation, Ending(reason: reason, tail: tail)))
+                notices.append(.exited(row.instance, generation: row.generation, Ending(reason: reason, tail: tail, interrupted: true)))
             }
         }
         let wanted = Set(rows.map(\.instance))

@@ -185,6 +185,13 @@ final class LogTail: Service {
         for start in stride(from: 0, to: lines.count, by: 200) { emit(origin, Array(lines[start..<min(start + 200, lines.count)])) }
     }
 
+    /// Removes the logs of an app's instances and jobs, which nobody writes any more.
+    func remove(ofApp app: AppName, in directory: String) {
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] where name.hasPrefix("\(app).") {
+            unlink("\(directory)/\(name)")
+        }
+    }
+
     /// Copies a file that has grown too large and cuts it to nothing: its writer holds it open, so it cannot be renamed away.
     /// What is written between the copy and the cut is lost; both follow each other at once.
     private func rotate(_ file: inout Followed) {

@@ -68,8 +68,9 @@ struct ProbeCount: Sendable {
         return nil
     }
 
-    /// Seconds until the next look, for the `number`th (from 0): quick at first, so that a fast start is seen at once.
+    /// Seconds until the next look, for the `number`th (from 0): quick until the first that passes, so that a fast start is seen at
+    /// once; from then on as often as was asked for, because `healthy` passes in a row are to say something.
     func pause(_ number: Int, interval: Double) -> Double {
-        isReady ? interval : min(interval, 0.1, 0.01 * Double(1 << min(number, 4)))
+        isReady || passes > 0 ? interval : min(interval, 0.1, 0.01 * Double(1 << min(number, 4)))
     }
 }

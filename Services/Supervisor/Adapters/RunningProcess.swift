@@ -55,7 +55,7 @@ final class RunningProcess: Sendable {
 
     /// A process that was started with exactly this program's arguments and is nobody's child but its keeper's.
     static func stray(of program: Program) -> RunningProcess? {
-        let wanted = [(program.executable as NSString).lastPathComponent] + program.arguments
+        let wanted = [program.executable] + program.arguments
         for pid in ProcFS.all where ProcFS.arguments(pid) == wanted {
             // A worker of the same program has the same arguments; the first of a session is the one that was started.
             guard let stat = ProcFS.stat(pid), stat.session == pid, stat.state != "Z", ProcFS.owner(pid) == geteuid() else { continue }

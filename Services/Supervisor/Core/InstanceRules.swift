@@ -139,7 +139,7 @@ enum InstanceRules {
         step.publish(
             InstanceExited(
                 instance: instance, host: step.host, expected: expected, status: ending.status, signal: ending.signal,
-                reason: ending.reason, tail: ending.tail, restartIn: restartIn))
+                reason: ending.reason, tail: ending.tail, restartIn: restartIn, interrupted: ending.interrupted))
     }
 
     private static func row(_ instance: InstanceID, _ generation: Int, in state: SupervisorState) -> InstanceRow? {

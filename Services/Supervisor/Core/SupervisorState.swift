@@ -41,6 +41,8 @@ enum SupervisorEffect: Codable, Hashable, Sendable {
     case start(InstanceID, generation: Int, spec: InstanceSpec)
     case stop(InstanceID, StopSpec)
     case run(JobRequested)
+    /// Removes what a deleted app left on this host: bundles and logs.
+    case forget(AppName)
 }
 
 /// News from the host.
@@ -65,4 +67,6 @@ struct Ending: Codable, Hashable, Sendable {
     var reason: String
     /// Its last lines, at most 20.
     var tail: [String] = []
+    /// It did not end by itself: the suite was stopped, or the machine, and nobody saw how.
+    var interrupted: Bool?
 }

@@ -4,7 +4,7 @@ import SupervisorService
 
 /// The agent on a host: runs and supervises the suite's programs, apps' instances and jobs.
 @main
-struct SupervisorMain: AsyncParsableCommand {
+struct SupervisorMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-supervisor", abstract: "Run and supervise the suite's programs, the instances of apps, and jobs.",
         version: Version.text)

@@ -54,8 +54,9 @@ struct Program: Sendable, Hashable {
         for key in environment.keys where key.hasPrefix("LISTEN_") { environment[key] = nil }
         // Swift's crash reports take many seconds, during which nothing would be restarted.
         environment["SWIFT_BACKTRACE"] = "enable=no"
+        // By its whole path: HAProxy's master executes itself again by the name that it was started with.
         return Launch(
-            program: executable, arguments: [(executable as NSString).lastPathComponent] + arguments, environment: environment,
+            program: executable, arguments: [executable] + arguments, environment: environment,
             directory: home, output: output, user: nil)
     }
 }
