@@ -57,10 +57,12 @@ enum Failure {
         // ArgumentParser's errors end with the usage; one line and the way to it is enough.
         let first = Slipway.message(for: error).split(separator: "\n").first.map(String.init) ?? "that went wrong"
         let isUsage = Slipway.exitCode(for: error) == .validationFailure
-        say(
-            Problem(
-                isUsage ? .usage : .failed, first,
-                hint: isUsage ? "slipway \((["help"] + Arguments.command(arguments)).joined(separator: " "))" : nil))
+        let help = "slipway \((["help"] + Arguments.command(arguments)).joined(separator: " "))"
+        // ArgumentParser takes such a word for options, and then misses the value.
+        let dashed = arguments.first { $0.hasPrefix("-") && !$0.hasPrefix("--") && $0.count > 1 }
+        let isMissing = first.hasPrefix("Missing")
+        let words = isMissing ? dashed.map { "\(first) (\(Problem.quote($0)) was taken for an option)" } ?? first : first
+        say(Problem(isUsage ? .usage : .failed, words, hint: isUsage ? help : nil))
         return isUsage ? 2 : 1
     }
 

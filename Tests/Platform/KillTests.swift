@@ -51,6 +51,71 @@ extension PlatformTests {
             }
         }
 
+        @Test("each component, and then two at once, while a release that is never healthy is tried: it is rolled back, once")
+        func rollback() async throws {
+            try await Platform.run { platform in
+                let copy = try await platform.app("hello", from: "hello")
+                defer { copy.remove() }
+                try copy.write("v1\n", to: "VERSION")
+                try await copy.commit("Good")
+                #expect(try await copy.push().status == 0)
+                // It writes down that it runs, and never listens.
+                try copy.write(
+                    "services: {web: {run: 'echo $$; exec sleep 600', ports: {http: 80}, health: {tcp: true, grace: 2s}}}\n",
+                    to: "slipway.yml")
+                let pairs: [[Component]] = [[.bus, .deployer], [.supervisor, .discovery], [.git, .scheduler], [.registry, .api]]
+                let victims = Component.allCases.map { [$0] } + pairs
+                for (index, victims) in victims.enumerated() {
+                    try copy.write("bad \(index)\n", to: "VERSION")
+                    let commit = try await copy.commit("Bad \(index)")
+                    let last = try await platform.lastSeq()
+                    #expect(try await copy.push("-o", "detach").status == 0)
+                    try await platform.waitForEvent(InstanceStarted.type, after: last)
+                    for victim in victims { for pid in platform.pids(of: victim) { kill(pid, SIGKILL) } }
+                    try await platform.ready()
+                    let waited = try await platform.slipway("wait", "hello", commit)
+                    #expect(
+                        waited.status == 1 && waited.errors.contains("rolled back"), "\(victims.map(\.rawValue)) killed: \(waited)")
+                    #expect(await platform.page("hello").contains("v1"), "after \(victims.map(\.rawValue)) were killed")
+                }
+                let events = try await platform.events()
+                #expect(events.map(\.seq) == Array(1...UInt64(events.count)), "the log has a gap")
+                try Judge.nothingDoubled(events)
+                try Judge.deploymentsEndedOnce(events)
+                #expect(events.filter { $0.type == DeployRolledBack.type }.count == victims.count)
+                try await eventually(within: 30, "one process of the app in the end") { try await platform.instancePids().count == 1 }
+            }
+        }
+
+        @Test("each component while a build runs that fails: it fails once, with its last lines, and nothing else changes")
+        func failingBuild() async throws {
+            try await Platform.run { platform in
+                let copy = try await platform.app("hello", from: "hello")
+                defer { copy.remove() }
+                try copy.write(
+                    "build: {run: 'echo compiling; sleep 1; echo the-last-words; exit 3'}\nservices: {web: {run: python3 app.py, ports: {http: 80}}}\n",
+                    to: "slipway.yml")
+                for victim in Component.allCases {
+                    try copy.write("\(victim.rawValue)\n", to: "VERSION")
+                    let commit = try await copy.commit("Bad: \(victim.rawValue)")
+                    let last = try await platform.lastSeq()
+                    #expect(try await copy.push("-o", "detach").status == 0)
+                    try await platform.waitForEvent(JobStarted.type, after: last)
+                    try await platform.kill9(victim)
+                    try await platform.ready()
+                    let waited = try await platform.slipway("wait", "hello", commit)
+                    #expect(waited.status == 1 && waited.errors.contains("exited with status 3"), "\(victim.rawValue): \(waited)")
+                    #expect(waited.output.contains("the-last-words"), "\(victim.rawValue): \(waited)")
+                }
+                let events = try await platform.events()
+                try Judge.nothingDoubled(events)
+                #expect(
+                    events.compactMap { $0.as(RunFinished.self) }.map(\.outcome)
+                        == Array(repeating: .failed, count: Component.allCases.count))
+                #expect(!events.contains { $0.type == ReleaseCreated.type || $0.type == DeployRequested.type })
+            }
+        }
+
         @Test("the app keeps answering while all eight are dead, and the suite finds it again") func allDead() async throws {
             try await Platform.run { platform in
                 let copy = try await platform.app("hello", from: "hello")

@@ -7,7 +7,7 @@ import Kit
 struct Events: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "events", abstract: "Show the log of events, or follow it.",
-        discussion: "Without --since the newest hundred. With --json one event a line, as CloudEvents.")
+        discussion: "Without --since the newest hundred; with -f what comes from now on. With --json one event a line, as CloudEvents.")
     @Flag(name: [.customShort("f"), .long], help: "Follow.")
     var follow = false
     @Option(help: ArgumentHelp("From this number on, or from this time, or so long ago (such as 15m).", valueName: "seq|time"))
