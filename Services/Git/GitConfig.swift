@@ -15,6 +15,8 @@ public struct GitConfig: Sendable {
     public var processes = max(4, ProcessInfo.processInfo.activeProcessorCount * 2)
     public var waiting = 256
     public var patience: Double = 30
+    /// Seconds that a push waits for the ones before it into the same repository.
+    public var pushPatience: Double = 600
     /// Seconds without any progress after which a transfer is ended. There is no limit on the whole of it.
     public var idle: Double = 300
     /// Seconds a short git command may take.

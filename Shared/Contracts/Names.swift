@@ -123,7 +123,8 @@ public struct Digest: Name {
     public var hex: String { String(text.dropFirst(7)) }
 }
 
-/// A full ref name, such as `refs/heads/main`, by the rules of `git check-ref-format`; at most 255 bytes.
+/// A full ref name, such as `refs/heads/main`, by the rules of `git check-ref-format`; at most 255 bytes, and in Unicode's
+/// composed form (NFC), because two names that git tells apart and people and texts do not would be one here.
 public struct RefName: Name {
     public let text: String
     public init(_ text: String) throws {
@@ -138,6 +139,11 @@ public struct RefName: Name {
             throw refuse("has a character that git refuses")
         }
         guard !text.contains(".."), !text.contains("@{") else { throw refuse("has '..' or '@{'") }
+        // As bytes: to Swift a mark behind a slash is one character with it, and both forms of a letter are equal.
+        guard text.utf8.elementsEqual(text.precomposedStringWithCanonicalMapping.utf8) else { throw refuse("is not in Unicode form NFC") }
+        guard !text.split(separator: "/").contains(where: { $0.unicodeScalars.first?.properties.isGraphemeExtend == true }),
+            text.utf8.count(where: { $0 == UInt8(ascii: "/") }) == text.count(where: { $0 == "/" })
+        else { throw refuse("has a component that begins with a combining mark") }
         self.text = text
     }
     /// The branch, when this is one (`main` for `refs/heads/main`).

@@ -58,13 +58,20 @@ public enum Bootstrap {
             let lock = try InstanceLock(directory: config.home.directory(component), component: component)
             let boot = try Boot.make(component, config, logger)
             let services = try await make(boot)
-            let group = ServiceGroup(
-                configuration: ServiceGroupConfiguration(
-                    services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,
-                    gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+            var configuration = ServiceGroupConfiguration(
+                services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,
+                gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+            // What is under way is finished, but not for ever: a client that has gone silent must not keep a component from ending.
+            configuration.maximumGracefulShutdownDuration = .seconds(60)
+            configuration.maximumCancellationDuration = .seconds(15)
+            let group = ServiceGroup(configuration: configuration)
             logger.info(
                 "\(component.rawValue) \(Version.text) starts", metadata: ["home": "\(config.home.path)", "host": "\(config.host)"])
-            try await group.run()
+            do {
+                try await group.run()
+            } catch is CancellationError {
+                logger.notice("\(component.rawValue) did not finish what was under way in a minute, and gives it up")
+            }
             logger.info("\(component.rawValue) stops")
             withExtendedLifetime(lock) {}
         } catch let problem as Problem {

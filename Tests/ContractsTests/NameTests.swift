@@ -32,7 +32,7 @@ import Testing
         "refs follow git's rules",
         arguments: [
             ("refs/heads/main", true), ("refs/heads/a/b", true), ("refs/heads/$(touch${IFS}pwned)", true), ("refs/heads/;id", true),
-            ("refs/heads/😀", true),
+            ("refs/heads/😀", true), ("refs/heads/caf\u{E9}", true), ("refs/heads/cafe\u{301}", false), ("refs/heads/\u{301}x", false),
             ("main", false), ("refs/heads/../x", false), ("refs/heads/a..b", false), ("refs/heads/a b", false),
             ("refs/heads/a.lock", false),
             ("refs/heads/.a", false), ("refs/heads/a@{1}", false), ("refs/heads/a\u{7F}", false), ("refs/heads/", false),

@@ -54,6 +54,18 @@ private let none = String(repeating: "0", count: 40)
         #expect(head.isMalformed)
     }
 
+    @Test("object ids may be written in capitals, and of an atomic push nothing is let through beside a hidden ref") func forms() {
+        var head = PushHead()
+        head.take(PktLine.text("\(none) \(new.uppercased()) refs/heads/main\0report-status side-band-64k") + PktLine.flush)
+        #expect(head.isComplete && head.commands.first?.new == new)
+        for (capabilities, refused) in [("report-status atomic", true), ("report-status", false)] {
+            var head = PushHead()
+            head.take(
+                PktLine.text("\(none) \(new) refs/heads/main\0\(capabilities)") + PktLine.text("\(none) \(new) refs/foo/y") + PktLine.flush)
+            #expect((head.refusal(options: 1, bytes: 1) != nil) == refused)
+        }
+    }
+
     @Test("shallow lines are no commands") func shallow() {
         var head = PushHead()
         head.take(PktLine.text("shallow \(old)") + Self.request())
@@ -155,8 +167,11 @@ private let none = String(repeating: "0", count: 40)
 
     @Test("a link may not climb out of its tree") func links() {
         #expect(Checkouts.staysInside("a/b", "../c"))
-        #expect(Checkouts.staysInside("a", "b/../c"))
+        #expect(Checkouts.staysInside("a", "b/c"))
         #expect(!Checkouts.staysInside("a", "../c"))
+        // Where b is a link, its .. is another place than it looks.
+        #expect(!Checkouts.staysInside("a", "b/../c"))
+        #expect(!Checkouts.staysInside("d/l", "../d/e/d/e/../../../../etc/passwd"))
         #expect(!Checkouts.staysInside("a/b", "../../c"))
         #expect(!Checkouts.staysInside("a", "/etc"))
     }

@@ -324,6 +324,55 @@ import Testing
         }
     }
 
+    @Test("a client that goes away in the middle of a push holds up nobody") func lost() async throws {
+        try await Harness.run { h in
+            _ = try await h.repository("shop")
+            let work = try await h.work("work")
+            var noise = ""
+            var random = SystemRandomNumberGenerator()
+            for _ in 0..<200_000 { noise += String(random.next(), radix: 36) }
+            try await h.commit(work, ["noise": noise], "much")
+            // Half a push, then the connection is reset.
+            let script = """
+                import base64, socket, struct, subprocess, sys, time
+                from urllib.parse import urlsplit
+                u = urlsplit(sys.argv[1]); new = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+                line = ("0" * 40 + " " + new + " refs/heads/lost\\0report-status side-band-64k agent=x").encode()
+                pack = subprocess.run(["git", "pack-objects", "--stdout", "--revs", "-q"], input=new.encode(), stdout=subprocess.PIPE).stdout
+                body = b"%04x" % (len(line) + 4) + line + b"0000" + pack
+                s = socket.create_connection((u.hostname, u.port))
+                key = base64.b64encode(f"{u.username}:{u.password}".encode()).decode()
+                s.sendall((f"POST {u.path}/git-receive-pack HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nAuthorization: Basic {key}\\r\\n"
+                    f"Content-Type: application/x-git-receive-pack-request\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n").encode())
+                s.sendall(body[:len(body) // 2]); time.sleep(0.3)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); s.close()
+                """
+            for _ in 0..<5 {
+                let gone = try await run(["/usr/bin/python3", "-c", script, h.url("shop")], in: work, within: 30)
+                #expect(gone.status == 0, "\(gone)")
+            }
+            let pushed = try await h.git("push", h.url("shop"), "main", in: work)
+            #expect(pushed.status == 0, "\(pushed)")
+            #expect(try await h.events().map(\.type) == [PushReceived.type])
+        }
+    }
+
+    @Test("a title of megabytes, and one of a single character made of as much, are cut and told") func longTitles() async throws {
+        try await Harness.run { h in
+            _ = try await h.repository("shop")
+            let work = try await h.work("work")
+            for (index, title) in [String(repeating: "t", count: 17 << 20), "e" + String(repeating: "\u{301}", count: 700_000)].enumerated()
+            {
+                try Data(title.utf8).write(to: URL(fileURLWithPath: "\(h.directory)/message"))
+                try await h.git("commit", "-q", "--allow-empty", "-F", "\(h.directory)/message", in: work)
+                let pushed = try await h.git("push", "-q", h.url("shop"), "main", in: work)
+                #expect(pushed.status == 0 && !pushed.errors.contains("cannot be announced"), "\(pushed)")
+                let told = try await h.events().map { try $0.decode(PushReceived.self).title }
+                #expect(told.count == index + 1 && told[index].utf8.count <= 800, "\(told.map(\.utf8.count))")
+            }
+        }
+    }
+
     @Test("an ordered tag is made and told once; the same again changes nothing, another commit is refused") func tag() async throws {
         try await Harness.run { h in
             let repository = try await h.repository("shop")
@@ -511,7 +560,7 @@ import Testing
                 try await h.questions.checkouts.path(of: link, in: objects)
             }
             let many = try await h.head(work)
-            await #expect(throws: Problem(.tooLarge, "the tree of \(many.short) has more than 3 files")) {
+            await #expect(throws: Problem(.tooLarge, "the tree of \(many.short) has more than 3 files and directories")) {
                 try await h.questions.checkouts.path(of: many, in: objects)
             }
             #expect(try FileManager.default.contentsOfDirectory(atPath: "\(h.boot.directory)/tmp").isEmpty)

@@ -43,7 +43,7 @@ import Testing
         #expect(try limit("") == 1000)
         #expect(try limit("n=0") == 0)
         #expect(try limit("n=5") == 5)
-        #expect(try limit("n=99999999999999999999") == 1000)
+        #expect(try limit("n=999999999999") == 1000)
         for bad in ["n=-1", "n=abc", "n=", "n=1.5"] { #expect(throws: OCIError.self) { try limit(bad) } }
         #expect(throws: OCIError.self) { try Paging(try Parameters("last=" + String(repeating: "a", count: 129)), lastLimit: 128) }
     }

@@ -62,18 +62,12 @@ struct Checkouts: Sendable {
         }
     }
 
-    /// Whether a link at `name` with that target stays in the tree, whatever other links there are: it may not climb above it.
+    /// Whether a link at `name` with that target stays in the tree, whatever other links there are: it may climb at its beginning only,
+    /// through directories that are real, and not above the tree. Behind another link `..` would be another place.
     static func staysInside(_ name: String, _ target: String) -> Bool {
         guard !target.hasPrefix("/"), !target.isEmpty else { return false }
-        var depth = name.split(separator: "/").count - 1
-        for part in target.split(separator: "/") {
-            switch part {
-            case ".": continue
-            case "..": depth -= 1
-            default: depth += 1
-            }
-            if depth < 0 { return false }
-        }
-        return true
+        let parts = target.split(separator: "/").filter { $0 != "." }
+        let climbs = parts.prefix { $0 == ".." }.count
+        return climbs <= name.split(separator: "/").count - 1 && !parts.dropFirst(climbs).contains("..")
     }
 }

@@ -120,21 +120,33 @@ struct Git: Sendable {
             .path(.init(executable)), arguments: Arguments(command.arguments), environment: variables(command, protocolVersion),
             platformOptions: platform, input: .inputWriter, output: .sequence, error: .sequence
         ) { execution -> [UInt8] in
+            // What goes wrong beside the output must end the process, or its output would never end and nobody would look.
+            @Sendable func orEnd(_ body: @Sendable () async throws -> Part) async throws -> Part {
+                do {
+                    return try await body()
+                } catch {
+                    if !(error is CancellationError) { await execution.teardown(using: Self.teardown) }
+                    throw error
+                }
+            }
             do {
                 return try await withThrowingTaskGroup(of: Part.self) { group in
                     group.addTask {
-                        var open = true
-                        while let chunk = try await input() {
-                            pulse.beat()
-                            guard open, chunk.readableBytes > 0 else { continue }
-                            do {
-                                open = try await execution.standardInputWriter.write(Array(chunk.readableBytesView)) == chunk.readableBytes
-                            } catch is SubprocessError {
-                                open = false
+                        try await orEnd {
+                            var open = true
+                            while let chunk = try await input() {
+                                pulse.beat()
+                                guard open, chunk.readableBytes > 0 else { continue }
+                                do {
+                                    open =
+                                        try await execution.standardInputWriter.write(Array(chunk.readableBytesView)) == chunk.readableBytes
+                                } catch is SubprocessError {
+                                    open = false
+                                }
                             }
+                            try await execution.standardInputWriter.finish()
+                            return .fed
                         }
-                        try await execution.standardInputWriter.finish()
-                        return .fed
                     }
                     group.addTask {
                         var tail: [UInt8] = []
@@ -145,8 +157,10 @@ struct Git: Sendable {
                         return .errors(tail)
                     }
                     group.addTask {
-                        try await pulse.watch()
-                        return .watched
+                        try await orEnd {
+                            try await pulse.watch()
+                            return .watched
+                        }
                     }
                     for try await buffer in execution.standardOutput {
                         pulse.beat()

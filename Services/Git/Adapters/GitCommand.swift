@@ -49,8 +49,10 @@ struct GitCommand: Sendable, Hashable {
     static func isAncestor(_ repository: String, _ old: CommitID, of new: CommitID) -> GitCommand {
         at(repository, ["merge-base", "--is-ancestor", old.text, new.text])
     }
-    /// Every file of a tree with mode, id and size, each ended by a zero byte.
-    static func list(_ repository: String, _ commit: CommitID) -> GitCommand { at(repository, ["ls-tree", "-r", "-l", "-z", commit.text]) }
+    /// Every file and directory of a tree with mode, id and size, each ended by a zero byte.
+    static func list(_ repository: String, _ commit: CommitID) -> GitCommand {
+        at(repository, ["ls-tree", "-r", "-t", "-l", "-z", commit.text])
+    }
     static func archive(_ repository: String, _ commit: CommitID) -> GitCommand {
         at(repository, ["archive", "--format=tar", commit.text])
     }

@@ -48,14 +48,29 @@ struct Objects: Sendable {
         // Bounded, because the ids stand in the argument list.
         for start in stride(from: 0, to: commits.count, by: 500) {
             let part = Array(commits[start..<min(start + 500, commits.count)])
-            let text = try await git.check(.describe(path, part)).text
-            for entry in text.split(separator: "\0") {
-                let lines = entry.split(separator: "\n", omittingEmptySubsequences: false)
-                guard lines.count >= 3, let id = try? CommitID(String(lines[0])) else { continue }
-                all[id] = Description(title: String(lines[1].prefix(200)), author: String(lines[2].prefix(200)))
+            do {
+                for (id, description) in try await described(part) { all[id] = description }
+            } catch let problem as Problem where problem.code == .tooLarge {
+                // One of them has a title of megabytes. It must not keep the others, or itself, from being announced.
+                for commit in part { all[commit] = try? await described([commit])[commit] }
             }
         }
         return all
+    }
+
+    private func described(_ commits: [CommitID]) async throws -> [CommitID: Description] {
+        var all: [CommitID: Description] = [:]
+        for entry in try await git.check(.describe(path, commits)).bytes.split(separator: 0) {
+            let lines = entry.split(separator: 0x0A, omittingEmptySubsequences: false)
+            guard lines.count >= 3, let id = try? CommitID(String(decoding: lines[0], as: UTF8.self)) else { continue }
+            all[id] = Description(title: Self.cut(lines[1]), author: Self.cut(lines[2]))
+        }
+        return all
+    }
+
+    /// At most 200 scalars: a single character may be made of a million of them.
+    static func cut(_ bytes: some Collection<UInt8>) -> String {
+        String(String.UnicodeScalarView(String(decoding: bytes.prefix(2000), as: UTF8.self).unicodeScalars.prefix(200)))
     }
 
     func isAncestor(_ old: CommitID, of new: CommitID) async throws -> Bool {
@@ -82,7 +97,7 @@ struct Objects: Sendable {
                 record.removeAll(keepingCapacity: true)
             }
             guard files <= config.maxFiles else {
-                throw Problem(.tooLarge, "the tree of \(commit.short) has more than \(config.maxFiles) files")
+                throw Problem(.tooLarge, "the tree of \(commit.short) has more than \(config.maxFiles) files and directories")
             }
             guard bytes <= config.maxTreeBytes else {
                 throw Problem(.tooLarge, "the tree of \(commit.short) has more than \(config.maxTreeBytes) bytes")

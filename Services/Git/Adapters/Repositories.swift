@@ -84,6 +84,16 @@ struct Repositories: Sendable {
         return text.dropFirst(prefix.count).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
+    /// Removes what pushes that broke off left among the objects, once nothing has touched it for an hour.
+    func sweepIncoming(_ id: Int) {
+        let objects = "\(path(id))/objects"
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: objects)) ?? [] where name.hasPrefix("tmp_objdir-incoming-") {
+            var info = stat()
+            guard lstat("\(objects)/\(name)", &info) == 0, time(nil) - info.st_mtim.tv_sec > 3600 else { continue }
+            Durable.removeTree("\(objects)/\(name)")
+        }
+    }
+
     /// Clears what a crash left half done.
     func sweep() {
         let tmp = "\(directory)/tmp"

@@ -86,12 +86,13 @@ struct PushHead: Sendable, Equatable {
         }
         commands.append(
             Command(
-                old: String(decoding: parts[0], as: UTF8.self), new: String(decoding: parts[1], as: UTF8.self),
+                old: String(decoding: parts[0], as: UTF8.self).lowercased(), new: String(decoding: parts[1], as: UTF8.self).lowercased(),
                 ref: String(validating: parts[2], as: UTF8.self)))
     }
 
     private static func isObject(_ text: ArraySlice<UInt8>) -> Bool {
-        (text.count == 40 || text.count == 64) && text.allSatisfy { ($0 >= 0x30 && $0 <= 0x39) || ($0 >= 0x61 && $0 <= 0x66) }
+        (text.count == 40 || text.count == 64)
+            && text.allSatisfy { ($0 >= 0x30 && $0 <= 0x39) || ($0 >= 0x61 && $0 <= 0x66) || ($0 >= 0x41 && $0 <= 0x46) }
     }
 }
 
@@ -105,6 +106,11 @@ extension PushHead {
         for command in commands where !command.isDeletion {
             guard let ref = command.ref else { return "a ref name is not UTF-8" }
             do { _ = try RefName(ref) } catch { return (error as? Problem)?.message ?? "a ref name is not valid" }
+        }
+        // git refuses a hidden ref by itself and lets the rest through, also when all or none were asked for.
+        let hidden = commands.first { $0.ref.map { !$0.hasPrefix("refs/heads/") && !$0.hasPrefix("refs/tags/") } ?? false }
+        if let hidden, capabilities.contains("atomic") {
+            return "\(Problem.quote(hidden.ref ?? "")): only branches and tags can be pushed, and all or none were asked for"
         }
         return nil
     }

@@ -57,6 +57,7 @@ struct Orders: Sendable {
                 let place = try await repositories.locks.hold("repository \(repository.id)", within: 600)
                 defer { place.leave() }
                 try await announcer.announce(repository, settled: false)
+                repositories.sweepIncoming(repository.id)
             } catch is CancellationError {
                 return
             } catch {

@@ -58,9 +58,11 @@ struct Pushes: Sendable {
         // Before anything is published, so that no word of the story is missed.
         async let ear = listens ? narrator.listen() : nil
         var outcome = Outcome(band: AnswerBand())
+        // What we could not read, git may have understood.
+        let moves = !work.head.commands.isEmpty || work.head.isMalformed
         do {
             let path = try repositories.guardFiles(work.repository.id)
-            if !work.head.commands.isEmpty {
+            if moves {
                 // What another one left behind is told under its own name, not under this push's.
                 try await announcer.announce(work.repository)
                 try await store.begin(pending(work), in: work.repository.id)
@@ -79,7 +81,7 @@ struct Pushes: Sendable {
             logger.warning("a push broke off", metadata: ["app": "\(work.repository.app)", "error": "\(error)"])
         }
         do {
-            if !work.head.commands.isEmpty { outcome.moved = try await announcer.announce(work.repository) }
+            if moves { outcome.moved = try await announcer.announce(work.repository) }
         } catch {
             logger.error("a push cannot be announced yet", metadata: ["app": "\(work.repository.app)", "error": "\(error)"])
             outcome.trouble = "the push is stored, but cannot be announced now: it is when slipway-git starts again"

@@ -92,8 +92,9 @@ struct SmartHTTP: Sendable {
                 try await writer.finish(nil)
             }
         }
+        // One push after another, however long the one before takes; and who waits takes no place from others.
+        let lock = try await repositories.locks.hold("repository \(repository.id)", within: config.pushPatience)
         let place = try await processes.enter(within: config.patience)
-        let lock = try await repositories.locks.hold("repository \(repository.id)", within: config.patience)
         let work = Pushes.Work(
             repository: repository, actor: principal.name, head: head, body: body,
             version: Grammar.protocolVersion(request.gitProtocol), places: [place, lock])

@@ -72,10 +72,10 @@ struct Paging: Equatable, Sendable {
     init(_ parameters: Parameters, lastLimit: Int) throws(OCIError) {
         limit = Self.cap
         if let text = parameters["n"] {
-            guard !text.isEmpty, text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else {
+            guard text.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }), let number = Int(text) else {
                 throw OCIError(400, .unsupported, "n=\(Problem.quote(text)): expected a whole number from 0")
             }
-            limit = min(Int(text) ?? Self.cap, Self.cap)
+            limit = min(number, Self.cap)
         }
         last = parameters["last"].flatMap { $0.isEmpty ? nil : $0 }
         if let last, last.utf8.count > lastLimit {

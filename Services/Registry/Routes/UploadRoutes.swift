@@ -162,9 +162,10 @@ extension RegistryRoutes {
     }
 
     private func discard(_ id: UploadID) async throws {
-        try await store.closeUpload(id)
+        // The bytes first: on a full disk it is they that leave no room for the row's end. An upload without bytes is unknown.
         let files = files
         try await Disk.run { try files.remove(id) }
+        try await store.closeUpload(id)
     }
 
     /// From the named repository, or from any that the caller may read.

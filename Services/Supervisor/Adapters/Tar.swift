@@ -258,14 +258,12 @@ enum Tar {
         }
     }
 
-    /// Whether a link at `path` that names `target` stays inside the archive.
+    /// Whether a link at `path` that names `target` stays inside the archive, whatever other links there are: it may climb at its
+    /// beginning only, through directories that are real. Behind another link `..` would be another place.
     static func stays(_ target: String, from path: String) -> Bool {
         guard !target.isEmpty, !target.hasPrefix("/"), !target.utf8.contains(0) else { return false }
-        var depth = path.split(separator: "/").count - 1
-        for part in target.split(separator: "/") where part != "." {
-            depth += part == ".." ? -1 : 1
-            if depth < 0 { return false }
-        }
-        return true
+        let parts = target.split(separator: "/").filter { $0 != "." }
+        let climbs = parts.prefix { $0 == ".." }.count
+        return climbs <= path.split(separator: "/").count - 1 && !parts.dropFirst(climbs).contains("..")
     }
 }
