@@ -45,7 +45,13 @@ public enum SupervisorComponent {
                 switch effect {
                 case .start(let instance, let generation, let spec):
                     return try await instances.start(instance, generation: generation, spec: spec)
-                case .stop(let instance, let stop): return try await instances.stop(instance, stop)
+                case .stop(let instance, let stop):
+                    let notice = try await instances.stop(instance, stop)
+                    // What is here of an app follows from what runs of it; when something stops, something may be left over.
+                    let rows = try await news.read { $0.instances.values.filter { $0.instance.app == instance.app } }
+                    await bundles.prune(instance.app, named: Set(rows.filter { $0.instance != instance }.map(\.spec.bundle)))
+                    logs.prune(instance.app, in: config.appLogs, live: Set(rows.map(\.instance.text)))
+                    return notice
                 case .run(let order): return try await jobs.run(order)
                 case .forget(let app):
                     await bundles.forget(app)
@@ -103,6 +109,12 @@ final class News: Sendable {
 
     init(logger: Logger) { self.logger = logger }
     func lead(to loop: Loop<SupervisorCore>) { self.loop.withLock { $0 = loop } }
+
+    /// A look at the loop's state.
+    func read<T: Sendable>(_ body: @Sendable (SupervisorState) -> T) async throws -> T {
+        guard let loop = loop.withLock({ $0 }) else { throw CancellationError() }
+        return try await loop.read(body)
+    }
 
     /// Durable when it returns; tried again while the state cannot be written.
     func report(_ notice: SupervisorNotice) async {

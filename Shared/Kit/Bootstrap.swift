@@ -50,8 +50,10 @@ public enum Bootstrap {
             let config = try SuiteConfig.load(options, environment: ProcessInfo.processInfo.environment)
             signal(SIGPIPE, SIG_IGN)
             LoggingSystem.bootstrap { _ in LineLog() }
-            var logger = Logger(label: component.rawValue)
-            logger.logLevel = config.logLevel
+            LogLevel.now = config.logLevel
+            let logger = Logger(label: component.rawValue)
+            let hangup = Reload.onHangup(config, logger)
+            defer { hangup.cancel() }
             // First: a home that is none is not made one by asking.
             _ = try Keyring.load(component.rawValue, config)
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
@@ -150,7 +152,10 @@ struct StoredOutbox: OutboxSource {
 
 /// One line an entry on standard error, which the supervisor keeps: time, level, component, text, metadata.
 struct LineLog: LogHandler {
-    var logLevel: Logger.Level = .info
+    var logLevel: Logger.Level {
+        get { LogLevel.now }
+        set { LogLevel.now = newValue }
+    }
     var metadata: Logger.Metadata = [:]
     subscript(metadataKey key: String) -> Logger.Metadata.Value? {
         get { metadata[key] }

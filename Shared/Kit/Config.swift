@@ -91,12 +91,7 @@ public struct SuiteConfig: Sendable {
             throw Problem(
                 .configuration, "port base \(portBase): expected 1 to 65092, so that base+443 is still a port", hint: "the default is 7700")
         }
-        let level = try text(options.logLevel, "SLIPWAY_LOG_LEVEL", "log_level", "info")
-        guard let logLevel = Logger.Level(rawValue: level) else {
-            throw Problem(
-                .configuration, "log level \(Problem.quote(level)): there is no such level",
-                hint: "one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
-        }
+        let logLevel = try Self.level(try text(options.logLevel, "SLIPWAY_LOG_LEVEL", "log_level", "info"))
         let trustText = try text(nil, "SLIPWAY_TRUST", "trust", Trust.none.rawValue)
         guard let trust = Trust(rawValue: trustText) else {
             throw Problem(
@@ -114,6 +109,18 @@ public struct SuiteConfig: Sendable {
         return SuiteConfig(
             home: home, portBase: portBase, listen: listen, host: host, trust: trust, logLevel: logLevel, ports: try file.ports())
     }
+
+    private static func level(_ text: String) throws -> Logger.Level {
+        guard let level = Logger.Level(rawValue: text) else {
+            throw Problem(
+                .configuration, "log level \(Problem.quote(text)): there is no such level",
+                hint: "one of \(Logger.Level.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        return level
+    }
+
+    /// What the file says of the log level now; nil: nothing. Throws `Problem` (`configuration`) when the file is wrong.
+    static func writtenLogLevel(_ home: Home) throws -> Logger.Level? { try SuiteFile.read(home.suiteFile).text("log_level").map(level) }
 
     private static func homePath(_ given: String?, _ environment: [String: String]) throws -> String {
         if let given {

@@ -67,6 +67,20 @@ extension PlatformTests {
                 }
                 #expect(numbers == Array(1...UInt64(numbers.count)), "nothing missed, nothing twice")
 
+                // SIGHUP ends nothing: the settings are read again.
+                let pids = Component.allCases.flatMap { platform.pids(of: $0) }
+                let file = platform.home + "/suite.yml"
+                let before = try String(contentsOfFile: file, encoding: .utf8)
+                try (before + "log_level: debug\n").write(toFile: file, atomically: true, encoding: .utf8)
+                for pid in pids { kill(pid, SIGHUP) }
+                for component in Component.allCases {
+                    try await eventually(within: 20, "\(component) reads its settings") {
+                        try String(contentsOfFile: "\(platform.home)/logs/\(component.rawValue).log", encoding: .utf8).contains(
+                            "log_level=debug")
+                    }
+                }
+                #expect(Component.allCases.flatMap { platform.pids(of: $0) } == pids)
+
                 try await Self.checkout(platform, commit)
             }
         }

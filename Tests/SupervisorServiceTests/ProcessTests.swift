@@ -241,6 +241,32 @@ struct InstanceTests {
         #expect(try await store.processes().isEmpty)
     }
 
+    @Test("bundles and logs that nothing names go, but for the newest few") func prune() async throws {
+        let (_, _, config, _) = try parts()
+        let app = Samples.instance.app
+        let root = config.bundles(app)
+        let digests = try (0..<6).map { try Digest("sha256:" + String(repeating: "\($0)", count: 64)) }
+        for (index, digest) in digests.enumerated() {
+            try scratch.write("x", to: "supervisor/bundles/shop/\(digest.hex)/file")
+            var times = [timeval(tv_sec: 1000 + index, tv_usec: 0), timeval(tv_sec: 1000 + index, tv_usec: 0)]
+            #expect(utimes("\(root)/\(digest.hex)", &times) == 0)
+        }
+        let siblings = Siblings(caller: HTTPCaller(token: nil), git: "http://127.0.0.1:1", registry: "http://127.0.0.1:1")
+        await Bundles(config: config, siblings: siblings).prune(app, named: [digests[0]])
+        // The newest three of the others: the sample's own, which was made just now, and two of these.
+        let left = Set(try FileManager.default.contentsOfDirectory(atPath: root))
+        #expect(left == [digests[0].hex, digests[5].hex, digests[4].hex, Samples.bundle.hex], "\(left)")
+        for number in 1...120 { try scratch.write("l", to: "logs/apps/shop.production.web.\(number).log") }
+        try scratch.write("l", to: "logs/apps/shop.run-1.build.log")
+        try scratch.write("l", to: "logs/apps/other.production.web.1.log")
+        let tail = try LogTail(logger: Logger(label: "test")) { _, _ in }
+        tail.prune(app, in: config.appLogs, live: ["shop/production/web/1"])
+        let names = try FileManager.default.contentsOfDirectory(atPath: config.appLogs)
+        #expect(names.count == LogTail.kept + 3 && names.contains("shop.production.web.1.log"), "\(names.count)")
+        tail.remove(ofApp: app, in: config.appLogs)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: config.appLogs) == ["other.production.web.1.log"])
+    }
+
     @Test("a command that is not there is a clear reason") func missing() async throws {
         let (runner, _, _, news) = try parts()
         _ = try await runner.start(Samples.instance, generation: 1, spec: Samples.spec(run: "./no-such-thing", ports: false))

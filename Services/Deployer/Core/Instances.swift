@@ -68,7 +68,11 @@ extension DeployerState {
         guard let environment = environments[key], rollout.tiers.indices.contains(tier),
             let release = release(environment.app, rollout.head.release)
         else { return }
-        step.wake(Timer.start.key(key, rollout.generation), after: Rollout.Deadline.preparation + grace(release, rollout.tiers[tier]))
+        // Where all processes run already, only the grace is left to wait.
+        let run = rollout.tiers[tier].allSatisfy { instances[$0.text]?.started == true || instances[$0.text]?.state == .ready }
+        step.wake(
+            Timer.start.key(key, rollout.generation),
+            after: (run ? 0 : Rollout.Deadline.preparation) + grace(release, rollout.tiers[tier]))
     }
 
     mutating func instanceExited(_ event: InstanceExited, _ step: inout Step<DeployerEffect>) {

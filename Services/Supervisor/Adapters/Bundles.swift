@@ -68,6 +68,25 @@ actor Bundles {
         return place
     }
 
+    /// Removes bundles of an app that nothing here names any more, but for the newest few: a rollback to one of those is quicker, and
+    /// the registry has them all.
+    func prune(_ app: AppName, named: Set<Digest>) {
+        let root = config.bundles(app)
+        let kept = Set(named.map(\.hex))
+        let all = ((try? FileManager.default.contentsOfDirectory(atPath: root)) ?? []).filter { !$0.hasPrefix(".") }.map { name in
+            var info = stat()
+            return (name: name, made: lstat("\(root)/\(name)", &info) == 0 ? info.st_mtim.tv_sec : 0)
+        }
+        let old = all.filter { !kept.contains($0.name) }.sorted { ($0.made, $0.name) > ($1.made, $1.name) }
+        for bundle in old.dropFirst(Self.spare) {
+            // Under another name first: nobody may find it half gone.
+            let doomed = "\(root)/.\(bundle.name).old"
+            guard fetching["\(root)/\(bundle.name)"] == nil, rename("\(root)/\(bundle.name)", doomed) == 0 else { continue }
+            Trash.remove(doomed)
+        }
+    }
+    static let spare = 3
+
     /// Removes all bundles of an app.
     func forget(_ app: AppName) { Trash.remove(config.bundles(app)) }
 

@@ -185,6 +185,25 @@ final class LogTail: Service {
         for start in stride(from: 0, to: lines.count, by: 200) { emit(origin, Array(lines[start..<min(start + 200, lines.count)])) }
     }
 
+    /// Removes the oldest logs of an app's instances and of its jobs beyond the newest `kept` of each; those of `live` stay.
+    func prune(_ app: AppName, in directory: String, live: Set<String>) {
+        var byKind: [Int: [(path: String, changed: Int)]] = [:]
+        for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] where name.hasSuffix(".log") {
+            // APP.ENV.SERVICE.N, or APP.run-N.JOB.
+            let parts = name.dropLast(4).split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+            guard parts.first == app.text, [3, 4].contains(parts.count), !live.contains(parts.joined(separator: "/")) else { continue }
+            var info = stat()
+            guard lstat("\(directory)/\(name)", &info) == 0 else { continue }
+            byKind[parts.count, default: []].append(("\(directory)/\(name)", info.st_mtim.tv_sec))
+        }
+        for logs in byKind.values {
+            for log in logs.sorted(by: { ($0.changed, $0.path) > ($1.changed, $1.path) }).dropFirst(Self.kept) {
+                for path in [log.path] + (1..<SupervisorConfig.logFiles).map({ "\(log.path).\($0)" }) { unlink(path) }
+            }
+        }
+    }
+    static let kept = 100
+
     /// Removes the logs of an app's instances and jobs, which nobody writes any more.
     func remove(ofApp app: AppName, in directory: String) {
         for name in (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? [] where name.hasPrefix("\(app).") {
