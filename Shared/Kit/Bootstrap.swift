@@ -119,10 +119,27 @@ final class InstanceLock: Sendable {
     deinit { close(descriptor) }
 }
 
-/// The bus client as a service of the group.
+/// The bus client as a service of the group. Throws `Problem` (`unavailable`, exit code 75) when the bus has never been there in
+/// `grace` seconds from the start; one that goes away later is waited for.
 struct BusService: Service {
+    static let grace = 60.0
     let client: BusClient
-    func run() async throws { try await cancelWhenGracefulShutdown { try await client.run() } }
+    var grace = Self.grace
+
+    func run() async throws {
+        try await cancelWhenGracefulShutdown {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await client.run() }
+                group.addTask {
+                    guard await !client.connected(within: grace), !Task.isCancelled else { return }
+                    throw Problem(
+                        .unavailable, "the bus has not been there for \(Int(grace)) s: \(client.lastError ?? "nothing answers")",
+                        hint: "slipway status; a component started by hand needs the suite beside it: slipway up")
+                }
+                while try await group.next() != nil {}
+            }
+        }
+    }
 }
 
 /// The component's outbox, as the bus client wants it.
