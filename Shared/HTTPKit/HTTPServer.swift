@@ -9,6 +9,7 @@ import NIOCore
 import NIOExtras
 import NIOPosix
 import ServiceLifecycle
+import Synchronization
 
 /// How errors are worded. `.problem` is RFC 9457; the registry has its own.
 public struct ErrorStyle: Sendable {
@@ -26,6 +27,8 @@ public enum ListenerLimits {
     public static let headerFields = 100
     public static let idle: TimeAmount = .seconds(60)
     public static let connections = 4096
+    /// Connections at once: the other half of the descriptors is for files and for the bus.
+    static var mostConnections: Int { min(connections, max(16, Descriptors.limit / 2)) }
 }
 
 /// A component's HTTP: its routes, the four that all have, limits, problems, and a listener that may be inherited.
@@ -133,9 +136,19 @@ public struct HTTPServer: Service {
         bound?(listener.channel.localAddress?.port ?? port)
         try await withGracefulShutdownHandler {
             try await withThrowingDiscardingTaskGroup { connections in
+                let places = Places(ListenerLimits.mostConnections)
                 try await listener.executeThenClose { inbound in
                     for try await connection in inbound {
-                        connections.addTask { await child.handle(value: connection, logger: logger) }
+                        let isServed = places.take()
+                        connections.addTask {
+                            if isServed {
+                                await child.handle(value: connection, logger: logger)
+                                places.free()
+                            } else {
+                                // Closed through its own channel, as NIO demands of whoever took a connection.
+                                try? await connection.executeThenClose { _, _ in }
+                            }
+                        }
                     }
                 }
             }
@@ -225,6 +238,22 @@ public struct HTTPServer: Service {
                 .misdirected, "this listener does not serve the host \(Problem.quote(name))", hint: "ask it as localhost or by its address")
         }
     }
+}
+
+/// How many connections may be served at once.
+final class Places: Sendable {
+    private let left: Mutex<Int>
+    init(_ count: Int) { left = Mutex(count) }
+
+    /// False: none is left.
+    func take() -> Bool {
+        left.withLock { left in
+            guard left > 0 else { return false }
+            left -= 1
+            return true
+        }
+    }
+    func free() { left.withLock { $0 += 1 } }
 }
 
 extension ResponseWriter {

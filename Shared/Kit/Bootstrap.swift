@@ -49,6 +49,7 @@ public enum Bootstrap {
         do {
             let config = try SuiteConfig.load(options, environment: ProcessInfo.processInfo.environment)
             signal(SIGPIPE, SIG_IGN)
+            Descriptors.raise()
             LoggingSystem.bootstrap { _ in LineLog() }
             LogLevel.now = config.logLevel
             let logger = Logger(label: component.rawValue)
@@ -83,6 +84,30 @@ public enum Bootstrap {
                 problem.code == .configuration || problem.code == .usage || problem.code == .invalidName
                     ? 2 : problem.code == .unavailable ? 75 : 1)
         }
+    }
+}
+
+/// How many descriptors this process may hold.
+public enum Descriptors {
+    /// Some programs do something to each descriptor that they could have; those that are started from here inherit this.
+    static let most: rlim_t = 65_536
+
+    /// Raises the soft limit to the hard one: the customary 1024 is for programs that still use select(2).
+    static func raise() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
+        let wanted = min(limit.rlim_max, most)
+        guard limit.rlim_cur < wanted else { return }
+        limit.rlim_cur = wanted
+        // Refused: it stays as it is.
+        _ = setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    /// The soft limit now.
+    public static var limit: Int {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return 1024 }
+        return Int(clamping: limit.rlim_cur)
     }
 }
 
