@@ -146,7 +146,7 @@ struct Sockets {
         try set(socket, ZMQ_IMMEDIATE, 1)
         try set(socket, ZMQ_SNDHWM, 20_000)
         try set(socket, ZMQ_RCVHWM, 20_000)
-        var largest = Int64(Limits.message)
+        var largest = Int64(Limits.frame)
         guard zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, 8) == 0 else { throw problem("limit the size of messages") }
         try set(socket, ZMQ_RECONNECT_IVL, 20)
         try set(socket, ZMQ_RECONNECT_IVL_MAX, 1000)

@@ -23,6 +23,23 @@ public struct ComponentLeft: Event {
     }
 }
 
+/// A client of the bus asked for what its key may not. Published by `bus`, at most once a minute for the same thing.
+public struct BusDenied: Event {
+    public static let type: EventType = "bus.denied"
+    /// The name of the client's key; `unknown` for a key that the bus does not know.
+    public var key: String
+    /// The command as docs/wire.md spells it, such as `PUB`.
+    public var command: String
+    /// The topic, filter, service or method.
+    public var what: String
+    public var subject: String { key }
+    public init(key: String, command: String, what: String) {
+        self.key = key
+        self.command = command
+        self.what = what
+    }
+}
+
 /// A manifest was stored in the registry.
 public struct ImagePushed: Event {
     public static let type: EventType = "image.pushed"

@@ -6,6 +6,45 @@ public enum Command: UInt8, Sendable, Hashable {
     case serve = 0x30, request = 0x31, call = 0x32, part = 0x33, reply = 0x34, cancel = 0x35
 }
 
+extension Command {
+    /// As docs/wire.md spells it.
+    public var name: String {
+        switch self {
+        case .hello: "HELLO"
+        case .welcome: "WELCOME"
+        case .ping: "PING"
+        case .pong: "PONG"
+        case .bye: "BYE"
+        case .error: "ERR"
+        case .publish: "PUB"
+        case .publishAck: "PUBACK"
+        case .emit: "EMIT"
+        case .subscribe: "SUB"
+        case .subscribed: "SUBOK"
+        case .events: "EVENTS"
+        case .credit: "CREDIT"
+        case .ack: "ACK"
+        case .ackEach: "ACKX"
+        case .unsubscribe: "UNSUB"
+        case .lost: "LOST"
+        case .serve: "SERVE"
+        case .request: "REQ"
+        case .call: "CALL"
+        case .part: "PART"
+        case .reply: "REP"
+        case .cancel: "CANCEL"
+        }
+    }
+
+    /// Commands that say all in their header.
+    public var hasNoBody: Bool {
+        switch self {
+        case .ping, .credit, .ack, .unsubscribe, .cancel: true
+        default: false
+        }
+    }
+}
+
 /// Bytes that are not a frame, or not this command's body. The receiver answers ERR 400 and otherwise ignores the message.
 public struct WireError: Error, Hashable, Sendable, CustomStringConvertible {
     public var description: String
@@ -16,8 +55,14 @@ public struct WireError: Error, Hashable, Sendable, CustomStringConvertible {
 public enum Limits {
     /// Bytes of one event's payload.
     public static let payload = 1 << 20
-    /// Bytes of one message: the largest event, its header, topic and id, with room to spare.
-    public static let message = (1 << 20) + (1 << 18)
+    /// Bytes that ZeroMQ takes as one frame (`ZMQ_MAXMSGSIZE`), encrypted.
+    public static let frame = (1 << 20) + (1 << 18)
+    /// What CURVE adds to a frame: the command's name, nonce, authenticator and flags (ZeroMQ RFC 26, *MESSAGE Command*).
+    public static let encryption = 33
+    /// Bytes of one message, header and body: the largest event, its topic and id, with room to spare.
+    public static let message = frame - encryption
+    /// Events in one PUB or EMIT: what is wrong with each must fit into the answer.
+    public static let eventsAPublication: UInt64 = 4096
     /// What the bus packs into one EVENTS message at most, one larger record excepted.
     public static let packedEvents = 128
     public static let packedBytes = 1 << 18

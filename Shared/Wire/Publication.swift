@@ -26,18 +26,24 @@ public struct Publication: Hashable, Sendable {
         return writer.data
     }
 
-    /// Throws `WireError` unless the body holds exactly `count` events.
+    /// Throws `WireError` unless the body holds exactly `count` events. A topic or an id that is not UTF-8 comes as empty text,
+    /// which neither can be: that event is refused, and its neighbours are not.
     public static func decode(_ body: Data, count: UInt64) throws -> [Publication] {
+        guard count <= Limits.eventsAPublication else {
+            throw WireError("\(count) events; at most \(Limits.eventsAPublication) in one message")
+        }
         guard count <= UInt64(body.count / 8) else { throw WireError("claims \(count) events in \(body.count) bytes") }
         var reader = Reader(body)
         var result: [Publication] = []
         result.reserveCapacity(Int(count))
         for _ in 0..<count {
             guard let topicLength = reader.u16(), let idLength = reader.u16(), let payloadLength = reader.u32(),
-                let topic = reader.text(Int(topicLength)), let id = reader.text(Int(idLength)),
+                let topic = reader.bytes(Int(topicLength)), let id = reader.bytes(Int(idLength)),
                 let payload = reader.bytes(Int(payloadLength))
-            else { throw WireError("event \(result.count + 1) of \(count) is cut short or not UTF-8") }
-            result.append(Publication(topic: topic, id: id, payload: payload))
+            else { throw WireError("event \(result.count + 1) of \(count) is cut short") }
+            result.append(
+                Publication(
+                    topic: String(data: topic, encoding: .utf8) ?? "", id: String(data: id, encoding: .utf8) ?? "", payload: payload))
         }
         guard reader.remaining == 0 else { throw WireError("\(reader.remaining) bytes after the last event") }
         return result

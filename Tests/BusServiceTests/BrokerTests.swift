@@ -150,6 +150,66 @@ import Testing
         }
     }
 
+    @Test("what rots while the bus runs is named over HTTP and never skipped; what comes before it is answered") func rot() async throws {
+        let home = try BusHome()
+        defer { home.remove() }
+        try await home.run { home in
+            for number in 1...6 {
+                let sent = try await home.http(
+                    "/v1/events",
+                    ["-H", "Content-Type: application/json", "-d", #"{"type":"test.rot","subject":"x","data":"number-\#(number)"}"#])
+                #expect(sent.status == 202)
+            }
+            let log = home.config.home.directory(.bus) + "/log/" + SegmentHeader.fileName(1)
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: log))
+            let place = try #require(bytes.range(of: Data("number-4".utf8)))
+            try DiskFile(log).write(Data("NUMBER".utf8), at: place.lowerBound)
+            let whole = try await home.http("/v1/events?type=test", ["-D", "/dev/stderr"])
+            #expect(whole.status == 200 && whole.body.contains("number-3") && !whole.body.contains("number-5"))
+            let found = try Coding.decode([Envelope].self, from: Data(whole.body.utf8))
+            let bad = try #require(found.last?.seq) + 1
+            for path in ["/v1/events?since=\(bad)", "/v1/events?since=\(bad)&type=other", "/v1/events/stream?since=\(bad)"] {
+                let refused = try await home.http(path)
+                #expect(refused.status == 500 && refused.body.contains("since=\(bad + 1)"), "\(path): \(refused)")
+            }
+            let header = try await TestKit.run(
+                [
+                    "curl", "-sS", "-D", "-", "-o", "/dev/null", "-H", "Authorization: Bearer \(try home.operatorToken)",
+                    "http://127.0.0.1:\(home.config.port(.bus))/v1/events?type=test",
+                ])
+            #expect(header.output.lowercased().contains("slipway-next: \(bad)"))
+            // The stream ends before it, with a position from which the next attempt is told.
+            let stream = try await home.http("/v1/events/stream?since=1&type=nothing")
+            #expect(stream.status == 200 && stream.body.contains("\nid: \(bad - 1)\n\n"), "\(stream)")
+            let again = try await home.http("/v1/events/stream", ["-H", "Last-Event-ID: \(bad - 1)"])
+            #expect(again.status == 500 && again.body.contains("\(bad)"))
+            let after = try await home.http("/v1/events?since=\(bad + 1)&type=test")
+            #expect(after.status == 200 && after.body.contains("number-6"))
+        }
+    }
+
+    @Test("a key that is replaced while the bus runs ends the sessions of the old one") func replacedKey() async throws {
+        let home = try BusHome()
+        defer { home.remove() }
+        try await home.run { home in
+            let path = "\(home.config.home.keys)/script.json"
+            func make() throws {
+                let key = try Keyring.create("script", publish: ["deploy.*"], subscribe: ["**"], call: [], serve: [], home.config)
+                try Files.write(try Coding.encode(key), to: path, mode: 0o600)
+            }
+            try make()
+            let old = try Background(
+                ["/usr/bin/python3", "\(Platform.root)/Tests/Conformance/wire.py", path, "follow", "--since", "1", "--timeout", "30"])
+            try await eventually("it follows") { old.text.contains("component.joined") }
+            let others = try Keyring.clients(home.config).filter { $0.name != "script" }
+            try Files.write(try Coding.encode(others), to: Keyring.clientsFile(home.config), mode: 0o600)
+            try make()
+            let new = try await home.wire("script", "hello")
+            #expect(new.status == 0, "\(new)")
+            try await eventually("the old session has ended") { !old.isRunning }
+        }
+    }
+
     @Test("a Python client written from docs/wire.md publishes, follows and asks; a key made while the bus runs works at once")
     func python() async throws {
         let home = try BusHome()
@@ -257,6 +317,42 @@ import Testing
 }
 
 @Suite("kill -9 of the bus", .timeLimit(.minutes(5))) struct KillTests {
+    @Test("a bus that has no descriptor left refuses for now, and stores everything in the end") func descriptors() async throws {
+        let home = try BusHome()
+        defer { home.remove() }
+        let outbox = MemoryOutbox()
+        let client = try Boot.make(.scheduler, home.config, home.logger).bus
+        client.setOutbox(outbox)
+        let bus = try BusProcess(home.config, descriptors: 80)
+        try await eventually("HTTP listens") { Ports.answers(home.config.port(.bus)) }
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await client.run() }
+            guard await client.connected(within: 20) else { throw Failure("no session with the bus") }
+            // Strangers that say nothing, and come again when they are turned away.
+            tasks.addTask {
+                var idle: [Int32] = []
+                let until = Clock.monotonic() + 6000
+                while Clock.monotonic() < until, !Task.isCancelled {
+                    for descriptor in idle { close(descriptor) }
+                    idle = (0..<160).map { Ports.connect($0 % 2 == 0 ? home.config.busPort : home.config.port(.bus)) }
+                    try? await Task.sleep(for: .milliseconds(1500))
+                }
+                for descriptor in idle { close(descriptor) }
+            }
+            try await Task.sleep(for: .milliseconds(300))
+            // Enough for the next segment.
+            for value in 0..<120 { outbox.add("run.finished", value, bytes: 60_000) }
+            client.outboxChanged()
+            try await eventually("everything is stored", within: 60) { outbox.state.withLock { $0.settled == $0.last } }
+            tasks.cancelAll()
+        }
+        #expect(outbox.state.withLock(\.refused).isEmpty)
+        #expect(try await bus.end(SIGTERM) == 0)
+        let (log, recovered) = try EventLog.open(EventLog.Settings(directory: home.config.home.directory(.bus) + "/log"), durable: nil)
+        #expect(recovered.damage.isEmpty && log.last >= 120)
+        #expect(try TestLog.readAll(log).count == Int(log.last))
+    }
+
     @Test("no acknowledged event is lost or doubled, whenever the bus is killed") func kill() async throws {
         let home = try BusHome()
         defer { home.remove() }

@@ -92,10 +92,11 @@ final class MemoryOutbox: OutboxSource {
     let state = Locked(State())
 
     @discardableResult
-    func add(_ topic: String, _ value: Int) -> String {
+    func add(_ topic: String, _ value: Int, bytes: Int = 0) -> String {
         let id = EventID.fresh().text
         let payload = Data(
-            #"{"specversion":"1.0","id":"\#(id)","source":"test@here","type":"\#(topic)","subject":"shop","data":{"n":\#(value)}}"#.utf8)
+            #"{"specversion":"1.0","id":"\#(id)","source":"test@here","type":"\#(topic)","subject":"shop","data":{"n":\#(value),"fill":"\#(String(repeating: "x", count: bytes))"}}"#
+                .utf8)
         state.withLock { state in
             state.last += 1
             state.entries.append(OutboxEntry(number: state.last, topic: topic, id: id, payload: payload))
@@ -117,9 +118,17 @@ final class MemoryOutbox: OutboxSource {
 /// A bus in a process of its own, to be killed.
 final class BusProcess {
     private let process = Process()
-    init(_ config: SuiteConfig) throws {
-        process.executableURL = URL(fileURLWithPath: "\(Platform.binaries)/slipway-bus")
-        process.arguments = ["--home", config.home.path, "--port-base", "\(config.portBase)", "--log-level", "error"]
+    /// `descriptors`: how many it may have, hard limit.
+    init(_ config: SuiteConfig, descriptors: Int? = nil) throws {
+        let program = "\(Platform.binaries)/slipway-bus"
+        let arguments = ["--home", config.home.path, "--port-base", "\(config.portBase)", "--log-level", "error"]
+        if let descriptors {
+            process.executableURL = URL(fileURLWithPath: "/bin/sh")
+            process.arguments = ["-c", "ulimit -n \(descriptors); exec \"$0\" \"$@\"", program] + arguments
+        } else {
+            process.executableURL = URL(fileURLWithPath: program)
+            process.arguments = arguments
+        }
         process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { _, new in new }
         try process.run()
     }
@@ -137,5 +146,22 @@ func eventually(_ what: String, within seconds: Double = 20, _ condition: () asy
     while try await !condition() {
         guard Clock.monotonic() < deadline else { throw Failure("not within \(seconds) s: \(what)") }
         try await Task.sleep(for: .milliseconds(10))
+    }
+}
+
+extension Ports {
+    /// A TCP connection to this machine, or -1.
+    static func connect(_ port: Int) -> Int32 {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(UInt16(port)).bigEndian
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        _ = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        return descriptor
     }
 }

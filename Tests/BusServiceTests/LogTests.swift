@@ -273,6 +273,65 @@ struct TestLog {
         #expect(try TestLog.readAll(log, from: after) == Array(after...600))
     }
 
+    @Test("a missing first segment is named, and every number in it answers alike") func missingFirst() throws {
+        var home = TestLog()
+        home.segmentBytes = 64 << 10
+        home.firstSegmentBytes = 64 << 10
+        defer { home.remove() }
+        do {
+            let (log, _) = try home.open()
+            for _ in 0..<60 { try TestLog.append(log, 10, size: 500) }
+        }
+        let files = try FileManager.default.contentsOfDirectory(atPath: home.directory).filter { $0.hasSuffix(".log") }.sorted()
+        let after = UInt64(files[1].dropLast(4)) ?? 0
+        try FileManager.default.removeItem(atPath: "\(home.directory)/\(files[0])")
+        let (log, recovered) = try home.open()
+        #expect(log.first == 1 && log.last == 600)
+        #expect(recovered.damage.map { [$0.first, $0.last] } == [[1, after - 1]])
+        for number in [1, 2, after - 1] {
+            let damage = #expect(throws: DamagedRange.self) { try log.read(from: number, bytes: 1) }
+            #expect(damage?.first == number && damage?.last == after - 1)
+        }
+        #expect(try TestLog.readAll(log, from: after) == Array(after...600))
+        // What retention removed is not missing.
+        var settings = EventLog.Settings(directory: home.directory)
+        settings.segmentBytes = home.segmentBytes
+        let (kept, fine) = try EventLog.open(settings, durable: nil) { _ in KnownLog(first: after, epoch: 70) }
+        #expect(kept.first == after && fine.damage.isEmpty && kept.epoch == 71)
+    }
+
+    @Test("a damaged mark does not make the bus forget what it took from an outbox") func damagedMark() throws {
+        let home = TestLog()
+        defer { home.remove() }
+        let box = OutboxKey(producer: "tester", outbox: "box")
+        let stream: String
+        do {
+            let (log, _) = try home.open()
+            try TestLog.append(log, 3, outbox: 5)
+            let mark = log.mark
+            try TestLog.append(log, 3, outbox: 12)
+            stream = log.stream
+            let store = CursorStore(
+                store: try .init(path: home.directory + "/state.sqlite", durability: .normal, migrations: CursorStore.migrations))
+            try store.save(Changes(outboxes: [box: 12]), mark: log.mark, stream: log.stream)
+            // An attempt that was overtaken by a newer one changes nothing.
+            try store.save(Changes(outboxes: [box: 9]), mark: log.mark, stream: log.stream)
+            try store.note(first: 1, epoch: log.epoch, stream: log.stream)
+            // The second batch's mark is its last record.
+            try home.overwrite(home.file(), at: log.mark.offset - 40, [0xFF, 0xFF, 0xFF])
+            #expect(mark.offset < log.mark.offset - 40)
+            #expect(try store.outboxes(stream: log.stream) == [box: 12] && store.outboxes(stream: "other").isEmpty)
+            #expect(try store.known(stream: log.stream) == KnownLog(first: 1, epoch: 1))
+        }
+        let store = CursorStore(
+            store: try .init(path: home.directory + "/state.sqlite", durability: .normal, migrations: CursorStore.migrations))
+        var again = home
+        again.durable = try store.mark()
+        let (log, recovered) = try again.open()
+        #expect(log.stream == stream && log.last == 6 && !recovered.damage.isEmpty && recovered.outboxes == [box: 5])
+        #expect(recovered.outboxes.merging(try store.outboxes(stream: stream)) { max($0, $1) } == [box: 12])
+    }
+
     @Test("random bytes over any part of the log never trap it") func garbage() throws {
         let template = TestLog()
         defer { template.remove() }

@@ -113,7 +113,7 @@ import Testing
             ServiceDeregistered(instance: instance),
             HealthChanged(instance: instance, healthy: false, reason: "GET /healthz answered 500"),
             ComponentJoined(component: "git", version: "0.1.0"),
-            ComponentLeft(component: "git", reason: "left"),
+            ComponentLeft(component: "git", reason: "left"), BusDenied(key: "script", command: "PUB", what: "git.push.received"),
             ImagePushed(
                 repository: "bundles/shop", tag: nil, digest: digest, mediaType: "application/vnd.oci.image.manifest.v1+json", size: 512),
             ImageDeleted(repository: "bundles/shop", tag: "v1", digest: digest),

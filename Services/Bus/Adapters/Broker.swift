@@ -39,10 +39,7 @@ final class Broker: Service {
                 var close: () -> Void = {}
                 do {
                     let context = try ZeroMQContext()
-                    let zap = try ZapThread(context, keys: keys) { address in
-                        // Clients with a wrong key retry for ever; one line a minute and address would be better still.
-                        logger.debug("a key was refused that is not in clients.json", metadata: ["address": "\(address)"])
-                    }
+                    let zap = try ZapThread(context, keys: keys) { address in inbox.post(.refusedKey(address)) }
                     close = {
                         zap.stop()
                         context.terminate()
@@ -90,7 +87,7 @@ final class Broker: Service {
         var settings = EventLog.Settings(directory: config.logDirectory)
         settings.segmentBytes = config.segmentBytes
         settings.firstSegmentBytes = config.firstSegmentBytes
-        let (log, recovered) = try EventLog.open(settings, durable: try store.mark())
+        let (log, recovered) = try EventLog.open(settings, durable: try store.mark(), knowing: { try store.known(stream: $0) })
         if let cut = recovered.cut, cut.to > cut.from {
             logger.warning(
                 "a batch that was never acknowledged was cut from the end of the log", metadata: ["bytes": "\(cut.to - cut.from)"])
@@ -105,11 +102,12 @@ final class Broker: Service {
         if case .full(let reason) = try log.append(start, time: Clock.wall()) {
             throw Problem(.storageFull, "there is no room for the log: \(reason)", hint: "free some space on that disk")
         }
-        var recent = RecentIDs()
-        for event in recovered.recent { recent.insert(RecentIDs.Key(event.producer, event.id), seq: event.seq) }
+        try store.note(first: log.first, epoch: log.epoch, stream: log.stream)
+        // The log says it, unless the very mark that said it was damaged.
+        let outboxes = recovered.outboxes.merging(try store.outboxes(stream: log.stream)) { max($0, $1) }
         let router = Router(
             settings: Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host), log: log, last: log.last, hash: log.hash,
-            outboxes: recovered.outboxes, recent: recent, cursors: try store.cursors(stream: log.stream), makeID: { EventID.fresh().text })
+            outboxes: outboxes, recent: recovered.recent, cursors: try store.cursors(stream: log.stream), makeID: { EventID.fresh().text })
         return (log, router)
     }
 

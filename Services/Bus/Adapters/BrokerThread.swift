@@ -22,9 +22,13 @@ final class BrokerThread {
     private var calling: [UInt64: @Sendable (UInt16, Data) -> Void] = [:]
     private var savedAt: Int64 = 0
     private var savedMark: DurableMark?
+    /// What is being stored.
+    private var saving: Changes?
     private var keysAt: Int64 = 0
     private var toldAt: Int64 = 0
     private var stopping = false
+    /// A failure to store is told once, not ten times a second.
+    private var complained = false
 
     init(
         socket: RouterSocket, router: Router, inbox: Inbox, flusher: Flusher, log: EventLog, cursors: CursorStore, keys: KeyTable,
@@ -78,11 +82,11 @@ final class BrokerThread {
             guard bytes < 4 << 20, let (peer, user, message) = socket.receive() else { return }
             bytes += message.count
             // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
-            if let user, router.rights[user] == nil {
+            if let user, router.rights[user.name]?.key != user.key {
                 let rights = keys.rights
-                if rights[user] != nil { router.setRights(rights, now: now) }
+                if rights[user.name]?.key == user.key { router.setRights(rights, now: now) }
             }
-            router.receive(message, from: peer, user: user, now: now)
+            router.receive(message, from: peer, user: user?.name, key: user?.key ?? "", now: now)
         }
     }
 
@@ -102,6 +106,8 @@ final class BrokerThread {
             router.flushed(result, now: now)
             toldAt = now
             advanced(router.last)
+        case .saved(let error): saved(error)
+        case .refusedKey(let address): router.deny("", .hello, "a key that is not in clients.json, from \(address)", now)
         case .stop: stopping = true
         }
     }
@@ -121,6 +127,7 @@ final class BrokerThread {
                 case .published(let ticket, let decisions): publishing.removeValue(forKey: ticket)?(decisions)
                 case .replied(let ticket, let status, let payload): calling.removeValue(forKey: ticket)?(status, payload)
                 case .note(.warning, let text): logger.warning("\(text)")
+                case .note(.notice, let text): logger.notice("\(text)")
                 case .note(.info, let text): logger.info("\(text)")
                 case .note(.debug, let text): logger.debug("\(text)")
                 }
@@ -140,12 +147,31 @@ final class BrokerThread {
     private func save(_ now: Int64) {
         let mark = log.mark
         let elapsed = now - savedAt
-        guard elapsed >= 100, !router.changedCursors.isEmpty || (mark != savedMark && elapsed >= 1000) else { return }
+        guard saving == nil, elapsed >= 100, router.hasChanges || (mark != savedMark && elapsed >= 1000) else { return }
         savedAt = now
         savedMark = mark
-        cursors.saveLater(router.takeCursors(), mark: mark, stream: log.stream) { [logger] error in
-            if let error { logger.error("cursors could not be stored; events will be delivered again", metadata: ["error": "\(error)"]) }
+        let changes = router.takeChanges()
+        saving = changes
+        cursors.saveLater(changes, mark: mark, stream: log.stream) { [inbox] error in inbox.post(.saved(error)) }
+    }
+
+    private func saved(_ error: (any Error)?) {
+        guard let changes = saving else { return }
+        saving = nil
+        guard let error else {
+            complained = false
+            return
         }
+        // They go with the next attempt.
+        router.putBack(changes)
+        savedMark = nil
+        if !complained { complain(error) }
+        complained = true
+    }
+
+    private func complain(_ error: any Error) {
+        logger.error(
+            "cursors cannot be stored; should the bus end now, events will be delivered again", metadata: ["error": "\(error)"])
     }
 
     private func finish() {
@@ -158,7 +184,8 @@ final class BrokerThread {
             case .publish(_, _, let done): done(nil)
             case .call(_, _, _, let done): done(503, Data())
             case .consumers(let done): done(nil)
-            case .stop: break
+            case .saved(let error): saved(error)
+            case .refusedKey, .stop: break
             }
         }
         router.sayGoodbye(now)
@@ -166,9 +193,11 @@ final class BrokerThread {
         for done in publishing.values { done(nil) }
         for done in calling.values { done(503, Data()) }
         do {
-            try cursors.save(router.takeCursors(), mark: log.mark, stream: log.stream)
+            // Whatever became of the attempt that is under way.
+            if let saving { router.putBack(saving) }
+            try cursors.save(router.takeChanges(), mark: log.mark, stream: log.stream)
         } catch {
-            logger.error("cursors could not be stored; events will be delivered again", metadata: ["error": "\(error)"])
+            complain(error)
         }
         socket.close()
     }

@@ -8,6 +8,10 @@ enum Order: Sendable {
     case call(method: String, payload: Data, milliseconds: Int64, @Sendable (UInt16, Data) -> Void)
     case consumers(@Sendable ([ConsumerStatus]?) -> Void)
     case flushed(FlushResult)
+    /// Changes that were stored, or were not.
+    case saved((any Error)?)
+    /// Somebody at this address has a key that is not in the key file.
+    case refusedKey(String)
     case stop
 }
 
@@ -45,8 +49,8 @@ final class Inbox: Sendable {
         let (taken, wake) = state.withLock { state -> (Bool, Bool) in
             guard !state.closed else { return (false, false) }
             switch order {
-            case .publish, .call, .consumers: guard state.queue.count < Self.limit else { return (false, false) }
-            case .flushed, .stop: break
+            case .publish, .call, .consumers, .refusedKey: guard state.queue.count < Self.limit else { return (false, false) }
+            case .flushed, .saved, .stop: break
             }
             state.queue.append(order)
             defer { state.wakePending = true }

@@ -19,9 +19,11 @@ final class KeyTable: Sendable {
 
     private struct State: Sendable {
         var stamp: Stamp?
-        var names: [Data: String] = [:]
+        var users: [Data: UserID] = [:]
         var rights: [String: Rights] = [:]
         var complaints: [String] = []
+        /// The file as it was when it could not be read.
+        var unreadable: Stamp?
     }
     private struct Stamp: Sendable, Equatable {
         var seconds: Int
@@ -42,11 +44,11 @@ final class KeyTable: Sendable {
 
     var rights: [String: Rights] { state.withLock(\.rights) }
 
-    /// The name that a public key (32 bytes) stands for.
-    func name(of key: Data) -> String? {
-        if let name = state.withLock({ $0.names[key] }) { return name }
+    /// Whom a public key (32 bytes) stands for.
+    func user(of key: Data) -> UserID? {
+        if let user = state.withLock({ $0.users[key] }) { return user }
         refresh()
-        return state.withLock { $0.names[key] }
+        return state.withLock { $0.users[key] }
     }
 
     /// Reads the file if it has changed; true when it did. What is wrong with it is given once, by `takeComplaints`.
@@ -58,10 +60,10 @@ final class KeyTable: Sendable {
             try read(now)
             return true
         } catch {
-            // The keys known so far stay good; the file may be half-way through somebody's editor.
+            // The keys known so far stay good; the file may be half-way through somebody's editor. Tried again, told once.
             state.withLock {
-                $0.stamp = now
-                $0.complaints.append("the key file cannot be read: \(error)")
+                if $0.unreadable != now { $0.complaints.append("the key file cannot be read: \(error)") }
+                $0.unreadable = now
             }
             return false
         }
@@ -75,7 +77,7 @@ final class KeyTable: Sendable {
     }
 
     private func read(_ stamp: Stamp?) throws {
-        var names: [Data: String] = [:]
+        var users: [Data: UserID] = [:]
         var rights: [String: Rights] = [:]
         var complaints: [String] = []
         for client in try load() {
@@ -84,13 +86,14 @@ final class KeyTable: Sendable {
                 complaints.append("'\(client.name)' has no Z85 key of 40 characters")
                 continue
             }
-            let (parsed, unreadable) = Rights.parse(
+            var (parsed, unreadable) = Rights.parse(
                 publish: client.publish, subscribe: client.subscribe, call: client.call, serve: client.serve)
             complaints.append(contentsOf: unreadable.map { "'\(client.name)': \(Problem.quote($0)) is no pattern and allows nothing" })
-            names[Data(key)] = client.name
+            parsed.key = client.publicKey
+            users[Data(key)] = UserID(name: client.name, key: client.publicKey)
             rights[client.name] = parsed
         }
-        state.withLock { $0 = State(stamp: stamp, names: names, rights: rights, complaints: $0.complaints + complaints) }
+        state.withLock { $0 = State(stamp: stamp, users: users, rights: rights, complaints: $0.complaints + complaints) }
     }
 
     private func stamp() -> Stamp? {

@@ -81,12 +81,13 @@ struct RouterSocket {
         try ZeroMQ.set(socket, ZMQ_ROUTER_MANDATORY, 1)
         try ZeroMQ.set(socket, ZMQ_SNDHWM, 20_000)
         try ZeroMQ.set(socket, ZMQ_RCVHWM, 20_000)
-        var largest = Int64(Limits.message)
+        var largest = Int64(Limits.frame)
         guard zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, 8) == 0 else { throw ZeroMQ.problem("limit the size of messages") }
         try ZeroMQ.set(socket, ZMQ_HEARTBEAT_IVL, 1000)
         try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TIMEOUT, 3000)
         try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TTL, 3000)
-        try ZeroMQ.set(socket, ZMQ_HANDSHAKE_IVL, 5000)
+        // Connections that say nothing hold a descriptor each.
+        try ZeroMQ.set(socket, ZMQ_HANDSHAKE_IVL, 3000)
         try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE, 1)
         try ZeroMQ.set(socket, ZMQ_BACKLOG, 512)
         try ZeroMQ.set(socket, ZMQ_CURVE_SERVER, 1)
@@ -126,9 +127,9 @@ struct RouterSocket {
         return items[0].revents & Int16(ZMQ_POLLIN) != 0
     }
 
-    /// The next message with its sender and the name of the sender's key; nil when none waits. A message of more than one frame
-    /// comes as empty bytes, which nobody can read.
-    func receive() -> (peer: Data, user: String?, message: Data)? {
+    /// The next message with its sender and the name and public key by which the sender was let in; nil when none waits. A
+    /// message of more than one frame comes as empty bytes, which nobody can read.
+    func receive() -> (peer: Data, user: UserID?, message: Data)? {
         var user: String?
         guard let (peer, hasBody) = ZeroMQ.receive(socket, user: &user), hasBody else { return nil }
         guard var (message, more) = ZeroMQ.receive(socket, user: &user) else { return nil }
@@ -138,7 +139,7 @@ struct RouterSocket {
             guard let another = ZeroMQ.receive(socket, user: &ignored) else { break }
             more = another.more
         }
-        return (peer, user, message)
+        return (peer, user.flatMap { UserID($0) }, message)
     }
 
     func send(_ message: Data, to peer: Data) -> Delivery {
@@ -157,4 +158,24 @@ struct RouterSocket {
     }
 
     func close() { zmq_close(socket) }
+}
+
+/// What ZAP tells libzmq of a client, and libzmq tells with each of its messages: name and public key. The key is there so that
+/// a connection made with a key that was replaced since is not taken for the new one's.
+struct UserID: Hashable, Sendable {
+    var name: String
+    /// Z85, 40 characters.
+    var key: String
+    init(name: String, key: String) {
+        self.name = name
+        self.key = key
+    }
+
+    /// Z85 has no space.
+    var text: String { "\(name) \(key)" }
+    init?(_ text: String) {
+        guard let space = text.lastIndex(of: " ") else { return nil }
+        name = String(text[..<space])
+        key = String(text[text.index(after: space)...])
+    }
 }

@@ -3,7 +3,7 @@ import Contracts
 import Foundation
 
 /// Answers libzmq's questions about keys (ZeroMQ RFC 27, ZAP): a thread with a REP socket in the bus's context. A public key in the
-/// key table gets its name as User-Id; every other one is refused. There is no mode that lets anybody in.
+/// key table gets its name and the key as User-Id; every other one is refused. There is no mode that lets anybody in.
 final class ZapThread: Sendable {
     private let keys: KeyTable
     private let context: ZeroMQContext
@@ -76,12 +76,12 @@ final class ZapThread: Sendable {
             _ = ZeroMQ.send(Data(), socket, more: false)
             return
         }
-        var name: String?
-        if frames.count == 7, frames[5] == Data("CURVE".utf8), frames[6].count == 32 { name = keys.name(of: frames[6]) }
-        if name == nil { refused(String(decoding: frames[3].prefix(64), as: UTF8.self)) }
+        var user: UserID?
+        if frames.count == 7, frames[5] == Data("CURVE".utf8), frames[6].count == 32 { user = keys.user(of: frames[6]) }
+        if user == nil { refused(String(decoding: frames[3].prefix(64), as: UTF8.self)) }
         let reply = [
-            frames[0], frames[1], Data((name == nil ? "400" : "200").utf8), Data((name == nil ? "unknown key" : "OK").utf8),
-            Data((name ?? "").utf8), Data(),
+            frames[0], frames[1], Data((user == nil ? "400" : "200").utf8), Data((user == nil ? "unknown key" : "OK").utf8),
+            Data((user?.text ?? "").utf8), Data(),
         ]
         for (index, frame) in reply.enumerated() { _ = ZeroMQ.send(frame, socket, more: index < reply.count - 1) }
     }

@@ -14,6 +14,13 @@ struct Cursor: Hashable, Sendable {
     var generation: UInt64 = 0
 }
 
+/// What the bookkeeping database has to learn.
+struct Changes: Sendable {
+    var cursors: [ConsumerKey: Cursor] = [:]
+    /// The highest number taken from each outbox.
+    var outboxes: [OutboxKey: UInt64] = [:]
+}
+
 struct SubscriptionKey: Hashable, Sendable {
     var peer: Peer
     var handle: UInt32

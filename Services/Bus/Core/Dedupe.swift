@@ -1,7 +1,9 @@
 import Crypto
 import Foundation
 
-/// The ids of the last events of each user, for clients without an outbox: a resend within the window is stored once.
+/// The ids of the last events of each user: a resend by a client without an outbox is stored once within the window.
+///
+/// The last million, and as many more of the last hour as fit: 50 MB at most. Grows with what is in it.
 struct RecentIDs: Sendable {
     /// 128 bits of SHA-256 over user and id: nobody can make another's id look like one of his.
     struct Key: Hashable, Sendable {
@@ -18,25 +20,98 @@ struct RecentIDs: Sendable {
         }
     }
 
-    let limit: Int
-    private var seqs: [Key: UInt64] = [:]
-    private var ring: [Key] = []
-    private var oldest = 0
+    private struct Entry {
+        var key: Key
+        var seq: UInt64
+    }
+    /// So many are always remembered; younger ones up to `most`, because memory is what bounds them.
+    private let least: Int
+    private let most: Int
+    private static let hour: UInt32 = 3600
 
-    init(limit: Int = 100_000) { self.limit = limit }
+    /// A ring: the event that was inserted as number n lies at n % `most`.
+    private var entries: [Entry] = []
+    /// Seconds since 1970, beside the entries.
+    private var times: [UInt32] = []
+    private var oldest = 0
+    private var next = 0
+    /// Open addressing with linear probing: 1 + the place in the ring, 0 for none. 36 bytes an event in all.
+    private var table: [UInt32]
+    private var shift: UInt64
+    /// Nobody outside can make ids that fall on one place.
+    private let seed = UInt64.random(in: .min ... .max) | 1
+
+    init(least: Int = 1_000_000, most: Int = 1_400_000) {
+        self.least = least
+        self.most = max(least, most)
+        table = Array(repeating: 0, count: 1024)
+        shift = 54
+    }
+
+    /// How many are remembered.
+    var count: Int { next - oldest }
 
     /// The number of the event with that id, if it is still remembered.
-    func seq(_ key: Key) -> UInt64? { seqs[key] }
+    func seq(_ key: Key) -> UInt64? { find(key).map { entries[Int(table[$0]) - 1].seq } }
 
-    mutating func insert(_ key: Key, seq: UInt64) {
-        guard seqs.updateValue(seq, forKey: key) == nil else { return }
-        guard ring.count == limit else {
-            ring.append(key)
-            return
+    /// `time` in nanoseconds since 1970. An id that is there already keeps its first number.
+    mutating func insert(_ key: Key, seq: UInt64, time: UInt64) {
+        guard find(key) == nil else { return }
+        let second = UInt32(clamping: time / 1_000_000_000)
+        while count >= most || (count >= least && second > times[oldest % most] &+ Self.hour) { forgetOldest() }
+        if count * 4 >= table.count * 3 { grow() }
+        let place = next % most
+        if place == entries.count {
+            entries.append(Entry(key: key, seq: seq))
+            times.append(second)
+        } else {
+            entries[place] = Entry(key: key, seq: seq)
+            times[place] = second
         }
-        seqs.removeValue(forKey: ring[oldest])
-        ring[oldest] = key
-        oldest = (oldest + 1) % limit
+        next += 1
+        put(place)
+    }
+
+    private func home(_ key: Key) -> Int { Int(truncatingIfNeeded: ((key.low ^ key.high) &* seed) >> shift) }
+
+    private func find(_ key: Key) -> Int? {
+        var at = home(key)
+        while table[at] != 0 {
+            if entries[Int(table[at]) - 1].key == key { return at }
+            at = (at + 1) & (table.count - 1)
+        }
+        return nil
+    }
+
+    private mutating func put(_ place: Int) {
+        var at = home(entries[place].key)
+        while table[at] != 0 { at = (at + 1) & (table.count - 1) }
+        table[at] = UInt32(place + 1)
+    }
+
+    private mutating func forgetOldest() {
+        let place = oldest % most
+        oldest += 1
+        guard var hole = find(entries[place].key) else { return }
+        table[hole] = 0
+        // What follows moves up, or it would not be found beyond the hole (Knuth, The Art of Computer Programming, 6.4, algorithm R).
+        var at = (hole + 1) & (table.count - 1)
+        while table[at] != 0 {
+            let wanted = home(entries[Int(table[at]) - 1].key)
+            let distance = (at - wanted) & (table.count - 1)
+            if distance >= (at - hole) & (table.count - 1) {
+                table[hole] = table[at]
+                table[at] = 0
+                hole = at
+            }
+            at = (at + 1) & (table.count - 1)
+        }
+    }
+
+    private mutating func grow() {
+        table = Array(repeating: 0, count: table.count * 2)
+        shift -= 1
+        for number in oldest..<next { put(number % most) }
     }
 }
 

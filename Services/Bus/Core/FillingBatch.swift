@@ -16,6 +16,8 @@ struct FillingBatch: Sendable {
         var exceptions: [(number: UInt64, status: UInt16)] = []
         /// Numbers that are in the batch.
         var stored: [UInt64] = []
+        /// Duplicates whose original flies or waits, too.
+        var uncertain: Set<UInt64> = []
     }
     enum Local: Sendable {
         case stored(index: Int)

@@ -8,6 +8,8 @@ struct Rights: Hashable, Sendable {
     var subscribe: [Filter]
     var call: [Filter]
     var serve: [Filter]
+    /// The public key that stands for the name, in Z85. When it changes, sessions that began with the old one are over.
+    var key = ""
 
     /// A pattern that is none allows nothing; it is returned so that somebody is told.
     static func parse(publish: [String], subscribe: [String], call: [String], serve: [String]) -> (Rights, unreadable: [String]) {

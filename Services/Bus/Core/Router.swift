@@ -47,6 +47,7 @@ struct Router: Sendable {
     var leaving: [String: (at: Int64, reason: String)] = [:]
     /// Clients whose joining has been published, with their version.
     var joined: Set<String> = []
+    var denials = Denials()
 
     // Publishing
     var filling = FillingBatch()
@@ -55,6 +56,8 @@ struct Router: Sendable {
     var durableTaken: [OutboxKey: UInt64]
     var recent: RecentIDs
     var pending: Set<RecentIDs.Key> = []
+    /// Outboxes from which more was taken since they were last stored.
+    var changedOutboxes: Set<OutboxKey> = []
     var tail = Tail()
 
     // Consuming
@@ -94,14 +97,15 @@ struct Router: Sendable {
         return effects
     }
 
-    /// A message from the socket. `user` is libzmq's User-Id of its body frame.
-    mutating func receive(_ message: Data, from peer: Peer, user: String?, now: Int64) {
+    /// A message from the socket. `user` and `key` are whom ZAP let in, and by which public key.
+    mutating func receive(_ message: Data, from peer: Peer, user: String?, key: String = "", now: Int64) {
         guard let frame = try? Frame(message) else {
             refuse(peer, nil, 400, "malformed", "not an EB/1 message", now)
             return
         }
-        guard let user, let allowed = rights[user] else {
+        guard let user, let allowed = rights[user], allowed.key == key else {
             if sessions[peer] != nil { end(peer, reason: "key revoked", now: now) }
+            deny(user ?? "", .hello, "the key is not known", now)
             refuse(peer, frame, 403, "forbidden", "this key is not known to the bus", now)
             return
         }
@@ -125,6 +129,10 @@ struct Router: Sendable {
             return
         }
         sessions[peer]?.heardAt = now
+        guard frame.body.isEmpty || frame.known?.hasNoBody != true else {
+            refuse(peer, frame, 400, "malformed", "command \(frame.command) has no body, found \(frame.body.count) bytes", now)
+            return
+        }
         do {
             try dispatch(frame, peer, session, allowed, now)
         } catch let error as WireError {
@@ -140,7 +148,7 @@ struct Router: Sendable {
         switch frame.known {
         case .ping: send(peer, Frame(.pong, a: frame.a, b: last), now)
         case .pong: break
-        case .bye: end(peer, reason: "left", now: now)
+        case .bye: try leave(frame, peer, now)
         case .publish: try publish(frame, peer, session, allowed, now)
         case .emit: try emit(frame, peer, session, allowed, now)
         case .subscribe: try subscribe(frame, peer, session, allowed, now)
@@ -172,7 +180,7 @@ struct Router: Sendable {
     }
 
     /// What is wrong with a JSON body, without echoing it.
-    private static func explain(_ error: DecodingError) -> String {
+    static func explain(_ error: DecodingError) -> String {
         switch error {
         case .keyNotFound(let key, _): "'\(key.stringValue)' is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context):

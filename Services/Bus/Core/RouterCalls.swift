@@ -35,6 +35,7 @@ extension Router {
     mutating func serve(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let body = try JSONDecoder().decode(ServeBody.self, from: frame.body)
         guard allowed.mayServe(body.service), body.service != "bus" else {
+            deny(session.user, .serve, body.service, now)
             return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not serve \(Problem.quote(body.service))", now)
         }
         guard frame.a > 0, session.served.count < 100 || session.served[frame.handle] != nil else {
@@ -50,6 +51,7 @@ extension Router {
     mutating func request(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let body = try RequestBody(frame.body)
         guard allowed.mayCall(body.method) else {
+            deny(session.user, .request, body.method, now)
             return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not call \(Problem.quote(body.method))", now)
         }
         guard body.payload.count <= Limits.payload, body.method.utf8.count <= Limits.topic, body.key.utf8.count <= Limits.id else {
@@ -75,12 +77,12 @@ extension Router {
 
     private mutating func open(_ call: Call, _ now: Int64) {
         if call.service == "bus" {
-            // Next issue: streams, parked, lookup, permissions, drain.
-            guard call.method == "bus.consumers", let body = try? Coding.encode(consumers()) else {
-                let problem = Problem(.notFound, "the bus does not answer \(Problem.quote(call.method))", hint: "known: bus.consumers")
-                return answer(call, 404, (try? Coding.encode(problem)) ?? Data(), now)
+            do {
+                return answer(call, 200, try ownAnswer(call, now), now)
+            } catch {
+                let problem = error as? Problem ?? Problem(.malformed, "\(call.method): the request cannot be read")
+                return answer(call, UInt16(clamping: problem.status), (try? Coding.encode(problem)) ?? Data(), now)
             }
-            return answer(call, 200, body, now)
         }
         guard let serving = workers[call.service], !serving.isEmpty else { return answer(call, 503, Data(), now) }
         guard waiting[call.service, default: []].count < settings.waitingCalls else { return answer(call, 429, Data(), now) }
@@ -141,7 +143,7 @@ extension Router {
         }
     }
 
-    private mutating func answer(_ call: Call, _ status: UInt16, _ body: Data, chunk: UInt64 = 0, flags: UInt16 = 0, _ now: Int64) {
+    mutating func answer(_ call: Call, _ status: UInt16, _ body: Data, chunk: UInt64 = 0, flags: UInt16 = 0, _ now: Int64) {
         switch call.caller {
         case .session(let peer, let number):
             send(peer, Frame(.reply, flags: flags, status: status, a: number, b: chunk, body: body), now)

@@ -16,6 +16,7 @@ extension Router {
         }
         let filters = try body.filters.map { try Filter($0) }
         if let refused = filters.first(where: { !allowed.maySubscribe($0) }) {
+            deny(session.user, .subscribe, refused.text, now)
             return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not subscribe to '\(refused.text)'", now)
         }
         guard session.subscriptions.count < settings.subscriptionsPerSession || session.subscriptions.contains(frame.handle) else {
@@ -36,11 +37,11 @@ extension Router {
         if let consumer {
             if let older = active[consumer] {
                 // One at a time: whoever held it, perhaps a process that slept, cannot move the cursor any more.
-                drop(older)
-                bye(older.peer, handle: older.handle, 410, "another session took over '\(consumer.name)'", retry: nil, now)
+                fence(older, "another session took over '\(consumer.name)'", now)
             }
             var cursor = cursors[consumer] ?? Cursor()
-            cursor.generation += 1
+            // Above all of earlier starts, also of one that died before it could write down what it had given out.
+            cursor.generation = max(cursor.generation, settings.epoch << 32) + 1
             cursor.seq = next - 1
             generation = cursor.generation
             cursors[consumer] = cursor
@@ -52,6 +53,7 @@ extension Router {
             creditMessages: Int64(min(max(body.credit_msgs, 0), settings.creditMessages)),
             creditBytes: Int64(min(max(body.credit_bytes, 0), settings.creditBytes)), now: now)
         sessions[peer]?.subscriptions.insert(frame.handle)
+        sessions[peer]?.fenced.remove(frame.handle)
         turns.append(key)
         let answer = SubscribedBody(stream: settings.stream, first: log.first, last: last, pending: last + 1 - next)
         send(peer, Frame(.subscribed, handle: frame.handle, a: next - 1, b: generation, body: try Coding.encode(answer)), now)
@@ -96,11 +98,13 @@ extension Router {
     }
 
     mutating func acknowledge(_ frame: Frame, _ peer: Peer, _ now: Int64) {
-        guard let subscription = subscriptions[SubscriptionKey(peer: peer, handle: frame.handle)], let consumer = subscription.consumer
-        else { return }
-        guard frame.b == subscription.generation else {
+        let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        if sessions[peer]?.fenced.contains(frame.handle) == true {
             return bye(peer, handle: frame.handle, 410, "generation \(frame.b) is over", retry: nil, now)
         }
+        guard let subscription = subscriptions[key], let consumer = subscription.consumer else { return }
+        // Whoever does not know that another took over in between must not go on either.
+        guard frame.b == subscription.generation else { return fence(key, "generation \(frame.b) is over", now) }
         guard frame.a < subscription.unreported else {
             return refuse(peer, frame, 409, "conflict", "ACK of \(frame.a), but only \(subscription.unreported - 1) was sent", now)
         }
@@ -109,6 +113,15 @@ extension Router {
         cursor.seq = frame.a
         cursors[consumer] = cursor
         changedCursors.insert(consumer)
+    }
+
+    /// Ends a subscription whose consumer is another's now; its client is told, and told again when it acknowledges.
+    mutating func fence(_ key: SubscriptionKey, _ reason: String, _ now: Int64) {
+        drop(key)
+        // A client that keeps taking over from itself under new handles is no reason to grow.
+        if sessions[key.peer]?.fenced.count ?? 0 >= settings.subscriptionsPerSession { sessions[key.peer]?.fenced.removeAll() }
+        sessions[key.peer]?.fenced.insert(key.handle)
+        bye(key.peer, handle: key.handle, 410, reason, retry: nil, now)
     }
 
     mutating func unsubscribe(_ frame: Frame, _ peer: Peer, _ now: Int64) {
@@ -226,6 +239,7 @@ extension Router {
                 return refuse(peer, frame, 422, "invalid", "EMIT: a topic, an id or a payload breaks its limits", now)
             }
             guard allowed.mayPublish(publication.topic) else {
+                deny(session.user, .emit, publication.topic, now)
                 return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not publish '\(publication.topic)'", now)
             }
         }
@@ -264,10 +278,24 @@ extension Router {
     // MARK: For people
 
     /// What changed since the last call, for the bookkeeping database.
-    mutating func takeCursors() -> [ConsumerKey: Cursor] {
-        defer { changedCursors.removeAll(keepingCapacity: true) }
-        return changedCursors.reduce(into: [:]) { $0[$1] = cursors[$1] }
+    mutating func takeChanges() -> Changes {
+        defer {
+            changedCursors.removeAll(keepingCapacity: true)
+            changedOutboxes.removeAll(keepingCapacity: true)
+        }
+        return Changes(
+            cursors: changedCursors.reduce(into: [:]) { $0[$1] = cursors[$1] },
+            outboxes: changedOutboxes.reduce(into: [:]) { $0[$1] = durableTaken[$1] })
     }
+
+    /// What could not be stored goes with the next attempt, as it is then.
+    mutating func putBack(_ changes: Changes) {
+        changedCursors.formUnion(changes.cursors.keys)
+        changedOutboxes.formUnion(changes.outboxes.keys)
+    }
+
+    /// Whether something changed that should not wait; outboxes are in the log as well.
+    var hasChanges: Bool { !changedCursors.isEmpty }
 
     func consumers() -> [ConsumerStatus] {
         let durable = cursors.map { key, cursor in

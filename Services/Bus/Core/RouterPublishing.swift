@@ -11,17 +11,27 @@ extension Router {
         guard !publications.isEmpty, frame.a > 0, frame.a <= UInt64.max - frame.b else { throw WireError("PUB: no events, or number 0") }
         // As it is now, with the moment at which it was heard.
         var session = sessions[peer] ?? session
+        if frame.flags & Self.resume != 0, let from = session.refusedFrom {
+            session.refusedFrom = nil
+            session.acknowledged = min(session.acknowledged, from - 1)
+            session.nextNumber = min(session.nextNumber, from)
+        }
         if session.outbox == nil {
             guard frame.a <= session.nextNumber else { throw WireError("PUB: expected number \(session.nextNumber), found \(frame.a)") }
+            // Numbers that were used already are there to be answered again, not to be given to other events.
+            for (number, publication) in zip(frame.a..<session.nextNumber, publications) {
+                guard verdict(publication, RecentIDs.Key(session.user, publication.id), number, session, allowed) != nil else {
+                    throw WireError("PUB: number \(number) was used for another event; expected number \(session.nextNumber)")
+                }
+            }
         }
-        if frame.flags & Self.resume != 0 { session.blocked = false }
         var acknowledgement =
             filling.acknowledgements[peer].flatMap { $0.session == session.id ? $0 : nil }
             ?? FillingBatch.Acknowledgement(session: session.id, upTo: 0)
         for (offset, publication) in publications.enumerated() {
             let number = frame.a + UInt64(offset)
             let size = publication.payload.count
-            let key = session.outbox == nil ? RecentIDs.Key(session.user, publication.id) : nil
+            let key = RecentIDs.Key(session.user, publication.id)
             acknowledgement.upTo = max(acknowledgement.upTo, number)
             acknowledgement.index = nil
             acknowledgement.duplicate = nil
@@ -30,10 +40,16 @@ extension Router {
             session.unackedMessages += 1
             session.unackedBytes += size
             if session.outbox == nil { session.nextNumber = max(session.nextNumber, number + 1) }
-            if let status = verdict(publication, number, key, session, allowed) {
+            if let status = verdict(publication, key, number, session, allowed) {
                 acknowledgement.exceptions.append((number, status))
-                if status == 208 { acknowledgement.duplicate = key }
-                if status == 429 || status == 507 { session.blocked = true }
+                switch status {
+                case 208:
+                    acknowledgement.duplicate = key
+                    if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
+                case 403: deny(session.user, .publish, publication.topic, now)
+                case 429: session.refusedFrom = number
+                default: break
+                }
                 continue
             }
             let index = filling.add(
@@ -43,10 +59,9 @@ extension Router {
             if let outbox = session.outbox {
                 taken[outbox] = number
                 filling.outboxes[outbox] = number
-            } else if let key {
-                pending.insert(key)
-                filling.ids.append((key, index))
             }
+            pending.insert(key)
+            filling.ids.append((key, index))
         }
         filling.acknowledgements[peer] = acknowledgement
         sessions[peer] = session
@@ -54,17 +69,23 @@ extension Router {
 
     /// Nil: to be stored. Otherwise the exception that goes into PUBACK.
     private func verdict(
-        _ publication: Publication, _ number: UInt64, _ key: RecentIDs.Key?, _ session: Session, _ allowed: Rights
+        _ publication: Publication, _ key: RecentIDs.Key, _ number: UInt64, _ session: Session, _ allowed: Rights
     ) -> UInt16? {
-        if session.blocked { return 425 }
+        if session.isBlocked { return 425 }
         // What may never be stored is refused each time that it is sent: a lost acknowledgement must not turn it into a duplicate.
         let refusal = Self.shape(publication.topic, publication.id, publication.payload.count)
         if let refusal { return refusal }
         if !allowed.mayPublish(publication.topic) { return 403 }
         if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return 208 }
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return 429 }
-        if let key, pending.contains(key) || recent.seq(key) != nil { return 208 }
+        if session.outbox == nil, pending.contains(key) || recent.seq(key) != nil { return 208 }
         return nil
+    }
+
+    /// Whether the original of a duplicate is not on the device yet.
+    private func isPending(_ key: RecentIDs.Key, _ number: UInt64, _ session: Session) -> Bool {
+        guard let outbox = session.outbox else { return recent.seq(key) == nil }
+        return number > durableTaken[outbox] ?? 0
     }
 
     static func shape(_ topic: String, _ id: String, _ payload: Int) -> UInt16? {
@@ -114,10 +135,14 @@ extension Router {
         case .durable(let records, let newHash):
             last = batch.first + UInt64(batch.events.count) - 1
             hash = newHash
-            for (outbox, number) in batch.outboxes { durableTaken[outbox] = number }
+            for (outbox, number) in batch.outboxes {
+                durableTaken[outbox] = number
+                changedOutboxes.insert(outbox)
+            }
+            let time = records.first?.bytes.withUnsafeBytes { RecordHead($0, at: 0)?.time } ?? 0
             for (key, index) in batch.ids {
                 pending.remove(key)
-                recent.insert(key, seq: batch.first + UInt64(index))
+                recent.insert(key, seq: batch.first + UInt64(index), time: time)
             }
             tail.append(records)
             tell(batch, now)
@@ -135,7 +160,7 @@ extension Router {
             sessions[peer]?.unackedBytes -= acknowledgement.bytes
             let seq = acknowledgement.index.map { batch.first + UInt64($0) } ?? acknowledgement.duplicate.flatMap { recent.seq($0) } ?? 0
             let exceptions = acknowledgement.exceptions.map { PublishException(number: $0.number, status: $0.status) }
-            send(peer, Frame(.publishAck, a: acknowledgement.upTo, b: seq, body: PublishException.encode(exceptions)), now)
+            acknowledge(peer, upTo: acknowledgement.upTo, seq: seq, exceptions, now)
         }
         for (ticket, decisions) in batch.locals {
             effects.append(
@@ -151,6 +176,26 @@ extension Router {
         }
     }
 
+    /// PUBACK, in as many messages as its exceptions take. `a` never goes back: numbers that were sent again say nothing new.
+    private mutating func acknowledge(
+        _ peer: Peer, upTo: UInt64, seq: UInt64, _ exceptions: [PublishException], _ now: Int64
+    ) {
+        let before = sessions[peer]?.acknowledged ?? 0
+        var rest = exceptions[...]
+        while rest.count > Self.exceptionsAMessage {
+            let some = rest.prefix(Self.exceptionsAMessage)
+            rest = rest.dropFirst(some.count)
+            // All up to the last one named here is decided.
+            let number = max(before, min(some.last?.number ?? upTo, upTo))
+            send(peer, Frame(.publishAck, a: number, b: 0, body: PublishException.encode(Array(some))), now)
+        }
+        let number = max(before, upTo)
+        sessions[peer]?.acknowledged = number
+        send(peer, Frame(.publishAck, a: number, b: number == upTo ? seq : 0, body: PublishException.encode(Array(rest))), now)
+    }
+    /// 12 bytes each.
+    private static let exceptionsAMessage = 32_768
+
     /// Nothing could be written: what flew and what waited behind it is refused, in order, until the publishers resume.
     private mutating func refuseAll(_ batches: [FillingBatch], _ now: Int64) {
         taken = durableTaken
@@ -161,14 +206,23 @@ extension Router {
             // Nothing of it has a number.
             refused.first = 0
             for (peer, acknowledgement) in batch.acknowledgements {
-                let status: UInt16 = sessions[peer]?.blocked == true ? 425 : 507
-                // The original of a duplicate may have been refused with the rest; sending it again does no harm.
-                var exceptions = acknowledgement.exceptions.map { $0.status == 208 ? ($0.number, status) : $0 }
+                // Who has nothing in it is not concerned: what was said of those numbers stays true.
+                guard !acknowledgement.stored.isEmpty || !acknowledgement.uncertain.isEmpty else { continue }
+                let status: UInt16 = sessions[peer]?.isBlocked == true ? 425 : 507
+                // The original of such a duplicate was refused with the rest.
+                var exceptions = acknowledgement.exceptions.map {
+                    acknowledgement.uncertain.contains($0.number) && $0.status == 208 ? ($0.number, status) : $0
+                }
                 exceptions.append(contentsOf: acknowledgement.stored.map { ($0, status) })
-                refused.acknowledgements[peer]?.exceptions = exceptions.sorted { $0.0 < $1.0 }.map { (number: $0.0, status: $0.1) }
+                exceptions.sort { $0.0 < $1.0 }
+                refused.acknowledgements[peer]?.exceptions = exceptions
                 refused.acknowledgements[peer]?.index = nil
                 refused.acknowledgements[peer]?.duplicate = nil
-                if sessions[peer]?.id == acknowledgement.session { sessions[peer]?.blocked = true }
+                guard sessions[peer]?.id == acknowledgement.session, let first = exceptions.first(where: { $0.1 == status })?.0 else {
+                    continue
+                }
+                let before = sessions[peer]?.refusedFrom ?? .max
+                sessions[peer]?.refusedFrom = min(first, before)
             }
             refused.locals = batch.locals.map { local in
                 let decisions = local.decisions.map { decision -> FillingBatch.Local in

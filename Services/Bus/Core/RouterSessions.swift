@@ -8,29 +8,33 @@ extension Router {
         do {
             hello = try JSONDecoder().decode(Hello.self, from: frame.body)
         } catch {
-            refuse(peer, frame, 400, "malformed", "HELLO: the body needs at least 'client'", now)
+            let why = (error as? DecodingError).map(Self.explain) ?? "the body cannot be read"
+            refuse(peer, frame, 400, "malformed", "HELLO: \(why)", now)
             return
         }
         guard hello.min <= 1, hello.max >= 1 else {
             refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
             return
         }
-        if let outbox = hello.outbox, outbox.isEmpty || outbox.utf8.count > 64 {
-            refuse(peer, frame, 400, "malformed", "'outbox' is a UUID", now)
+        let outbox = hello.outbox.map { UUID(uuidString: $0) }
+        if outbox == .some(nil) {
+            refuse(peer, frame, 400, "malformed", "HELLO: 'outbox' is no UUID", now)
             return
         }
         if sessions[peer] != nil { end(peer, reason: "said HELLO again", now: now) }
         strangers.removeValue(forKey: peer)
         sessionCount += 1
-        let outbox = hello.outbox.map { OutboxKey(producer: user, outbox: $0) }
+        // In one spelling, whatever the client's.
+        let box = outbox?.map { OutboxKey(producer: user, outbox: $0.uuidString.lowercased()) }
         let session = Session(
-            user: user, id: "\(settings.epoch)-\(sessionCount)", heartbeat: Int64(min(max(hello.heartbeat_ms, 100), 60_000)), heardAt: now,
-            sentAt: now, outbox: outbox)
+            user: user, key: rights[user]?.key ?? "", id: "\(settings.epoch)-\(sessionCount)",
+            heartbeat: Int64(min(max(hello.heartbeat_ms, 100), 60_000)), heardAt: now,
+            sentAt: now, outbox: box)
         sessions[peer] = session
         let welcome = Welcome(
             session: session.id, stream: settings.stream, first: log.first, last: last, window_msgs: settings.windowMessages,
             window_bytes: settings.windowBytes, max_credit_msgs: settings.creditMessages, max_credit_bytes: settings.creditBytes,
-            heartbeat_ms: Int(settings.heartbeat), you: user, outbox_last: outbox.map { durableTaken[$0] ?? 0 }, hash: Self.hex(hash))
+            heartbeat_ms: Int(settings.heartbeat), you: user, outbox_last: box.map { durableTaken[$0] ?? 0 }, hash: Self.hex(hash))
         send(peer, Frame(.welcome, a: settings.epoch, b: last, body: (try? Coding.encode(welcome)) ?? Data()), now)
         leaving.removeValue(forKey: user)
         effects.append(.note(.info, "\(user): session \(session.id) of \(Problem.quote(hello.client)) begins"))
@@ -51,13 +55,43 @@ extension Router {
     /// The socket has no way to that peer, or its queue is full although credit keeps it nearly empty.
     mutating func unreachable(_ peer: Peer, now: Int64) { end(peer, reason: "connection lost", now: now) }
 
-    /// Rights as they stand in the key file now. Sessions of names that are gone end.
+    /// Rights as they stand in the key file now. Sessions of names that are gone, or whose key is another one now, end; of the
+    /// others what is no longer allowed.
     mutating func setRights(_ new: [String: Rights], now: Int64) {
         rights = new
-        for (peer, session) in sessions where new[session.user] == nil {
-            bye(peer, 403, "key revoked", retry: nil, now)
-            end(peer, reason: "key revoked", now: now)
+        for (peer, session) in sessions {
+            guard let allowed = new[session.user], allowed.key == session.key else {
+                let why = new[session.user] == nil ? "key revoked" : "key replaced"
+                bye(peer, 403, why, retry: nil, now)
+                end(peer, reason: why, now: now)
+                continue
+            }
+            for handle in session.subscriptions {
+                let key = SubscriptionKey(peer: peer, handle: handle)
+                guard let lost = subscriptions[key]?.filters.first(where: { !allowed.maySubscribe($0) }) else { continue }
+                drop(key)
+                deny(session.user, .subscribe, lost.text, now)
+                refuse(
+                    peer, Frame(.subscribe, handle: handle), 403, "forbidden",
+                    "'\(session.user)' may no longer subscribe to '\(lost.text)'", now)
+            }
+            for (handle, service) in session.served where !allowed.mayServe(service) {
+                stopServing(peer, handle, now)
+                deny(session.user, .serve, service, now)
+                refuse(
+                    peer, Frame(.serve, handle: handle), 403, "forbidden", "'\(session.user)' may no longer serve '\(service)'", now)
+            }
         }
+    }
+
+    /// BYE of a client. Its reason is for people, but what is no JSON object is no BYE.
+    mutating func leave(_ frame: Frame, _ peer: Peer, _ now: Int64) throws {
+        if !frame.body.isEmpty {
+            guard case .object? = try? Coding.decode(JSON.self, from: frame.body) else {
+                throw WireError("BYE: the body is no JSON object")
+            }
+        }
+        end(peer, reason: "left", now: now)
     }
 
     /// The bus was not scheduled for a while: that is not the clients' fault.
@@ -71,10 +105,11 @@ extension Router {
             if now - session.heardAt > 3 * session.heartbeat {
                 end(peer, reason: "no sign of life for \(3 * session.heartbeat) ms", now: now)
             } else if now - session.sentAt >= settings.heartbeat {
-                send(peer, Frame(.ping, a: UInt64(clamping: now), b: last), now)
+                send(peer, Frame(.ping, a: UInt64(clamping: now), b: last, body: hash), now)
             }
         }
         expireCalls(now)
+        denials.tick(now)
         reportRanges(now)
         for (user, left) in leaving where now - left.at >= settings.leftAfter {
             leaving.removeValue(forKey: user)

@@ -6,6 +6,8 @@ typealias Peer = Data
 /// What the bus knows of a client between its HELLO and its end.
 struct Session: Sendable {
     var user: String
+    /// The public key that stood for the name at HELLO.
+    var key: String
     var id: String
     /// The client's own heartbeat, in milliseconds; three without a sign and the session is over.
     var heartbeat: Int64
@@ -15,11 +17,16 @@ struct Session: Sendable {
     var outbox: OutboxKey?
     /// The number that the next event must have, when there is no outbox.
     var nextNumber: UInt64 = 1
-    /// After a temporary refusal everything is refused until a PUB says `resume`.
-    var blocked = false
+    /// The first number that was refused for now: everything is refused until a PUB says `resume`, and begins again there.
+    var refusedFrom: UInt64?
+    var isBlocked: Bool { refusedFrom != nil }
+    /// `a` of the last PUBACK, which never goes back but by `resume`.
+    var acknowledged: UInt64 = 0
     var unackedMessages = 0
     var unackedBytes = 0
     var subscriptions: Set<UInt32> = []
+    /// Handles of subscriptions that were ended with BYE 410; a late ACK is told so again.
+    var fenced: Set<UInt32> = []
     /// Handles of served names, with the name.
     var served: [UInt32: String] = [:]
 }
@@ -33,7 +40,7 @@ enum Effect: Sendable {
     case replied(ticket: UInt64, status: UInt16, payload: Data)
     case note(Level, String)
 
-    enum Level: Sendable { case debug, info, warning }
+    enum Level: Sendable { case debug, info, notice, warning }
 }
 
 /// What became of an event that was published from within this process.

@@ -94,14 +94,21 @@ struct EventRoutes: Sendable {
         // Bounded work for a rare type: what is not reached is asked for with a later `since`, which the header names.
         var size = 0
         while next <= last, found.count < limit, examined < 200_000, size < Self.answerBytes {
-            for record in try records(from: next) {
-                next = record.seq + 1
-                examined += 1
-                if let json = selection.json(record) {
-                    found.append(json)
-                    size += json.count
+            do {
+                for record in try broker.log.read(from: next, bytes: 256 << 10) {
+                    let json = try selection.json(record)
+                    next = record.seq + 1
+                    examined += 1
+                    if let json {
+                        found.append(json)
+                        size += json.count
+                    }
+                    if found.count >= limit || size >= Self.answerBytes { break }
                 }
-                if found.count >= limit || size >= Self.answerBytes { break }
+            } catch let damage as DamagedRange {
+                // What comes before it is answered; whoever goes on from there is told.
+                guard examined > 0 else { throw Self.problem(damage) }
+                break
             }
             await Task.yield()
         }
@@ -117,12 +124,8 @@ struct EventRoutes: Sendable {
         return .data(body, type: "application/json", headers: headers)
     }
 
-    private func records(from seq: UInt64) throws -> [StoredRecord] {
-        do {
-            return try broker.log.read(from: seq, bytes: 256 << 10)
-        } catch let damage as DamagedRange {
-            throw Problem(.failed, "\(damage)", hint: "go on with since=\(damage.last + 1); 'slipway doctor' says more")
-        }
+    private static func problem(_ damage: DamagedRange) -> Problem {
+        Problem(.failed, "\(damage)", hint: "go on with since=\(damage.last + 1); 'slipway doctor' says more")
     }
 
     /// A number in the log: at most one past the head. Nil when nothing was asked.
@@ -149,6 +152,13 @@ struct EventRoutes: Sendable {
             }
             start = max(seen + 1, broker.log.first)
         }
+        if start <= head {
+            do {
+                if let record = try broker.log.read(from: start, bytes: 1).first { _ = try selection.json(record) }
+            } catch let damage as DamagedRange {
+                throw Self.problem(damage)
+            }
+        }
         var headers: HTTPFields = [:]
         headers[.contentType] = "text/event-stream; charset=utf-8"
         headers[.cacheControl] = "no-store"
@@ -162,18 +172,22 @@ struct EventRoutes: Sendable {
                 for await head in broker.follow().cancelOnGracefulShutdown() {
                     var silent = true
                     while next <= head {
-                        guard let records = try? broker.log.read(from: next, bytes: 64 << 10), let last = records.last else {
-                            // Damage: the reconnecting client is told with a problem, which a stream cannot carry.
-                            return try await writer.finish(nil)
-                        }
-                        next = last.seq + 1
-                        let text = records.reduce(into: "") { text, record in
-                            guard let json = selection.json(record) else { return }
-                            text += "id: \(record.seq)\ndata: \(String(decoding: json, as: UTF8.self))\n\n"
-                        }
+                        var text = ""
+                        var damage: (any Error)?
+                        do {
+                            for record in try broker.log.read(from: next, bytes: 64 << 10) {
+                                let json = try selection.json(record)
+                                next = record.seq + 1
+                                guard let json else { continue }
+                                text += "id: \(record.seq)\ndata: \(String(decoding: json, as: UTF8.self))\n\n"
+                            }
+                        } catch { damage = error }
+                        // A stream cannot carry the problem. The client that connects again from this number is told.
+                        if let damage { text += ": \(damage)\nid: \(next - 1)\n\n" }
                         guard !text.isEmpty else { continue }
                         silent = false
                         try await writer.write(ByteBuffer(string: text))
+                        if damage != nil { return try await writer.finish(nil) }
                     }
                     // The broker calls every few seconds, so a client that is gone is noticed.
                     if silent { try await writer.write(ByteBuffer(string: ":\n\n")) }
@@ -196,12 +210,15 @@ struct Selection: Sendable {
         self.principal = principal
     }
 
-    /// The event with its number and producer, when it is asked for.
-    func json(_ stored: StoredRecord) -> Data? {
-        if let type, !matchesType(stored.topic, type) { return nil }
+    /// The event with its number and producer, when it is asked for. Throws `DamagedRange` when its bytes have rotted: nothing
+    /// of it can be trusted then, its type neither.
+    func json(_ stored: StoredRecord) throws -> Data? {
         var reader = Reader(stored.bytes)
-        guard let record = try? Record(from: &reader), case .object(var members)? = try? Coding.decode(JSON.self, from: record.payload)
-        else { return nil }
+        guard let record = try? Record(from: &reader), record.seq == stored.seq else {
+            throw DamagedRange(first: stored.seq, last: stored.seq, place: "it fails its CRC")
+        }
+        if let type, !matchesType(record.topic, type) { return nil }
+        guard case .object(var members)? = try? Coding.decode(JSON.self, from: record.payload) else { return nil }
         let about = members["subject"]?.string
         if let subject, about != subject, about?.hasPrefix(subject + "/") != true { return nil }
         guard principal?.sees(stored.topic, subject: about) ?? false else { return nil }

@@ -76,7 +76,7 @@ enum BatchCodec {
             guard let producerLength = reader.u16(), let producer = reader.text(Int(producerLength)), let outboxLength = reader.u16(),
                 let outbox = reader.text(Int(outboxLength)), let number = reader.u64()
             else { return nil }
-            outboxes[OutboxKey(producer: producer, outbox: outbox)] = number
+            outboxes[OutboxKey(producer: producer, outbox: outbox.lowercased())] = number
         }
         return reader.remaining == 0 ? (Data(hash), outboxes) : nil
     }

@@ -2,7 +2,8 @@ import Foundation
 import GRDB
 import Storage
 
-/// Consumers' cursors and the last flush, in the bus's SQLite file. Losing the last moments costs redelivery, never an event.
+/// Consumers' cursors, the last flush, and what the log should hold, in the bus's SQLite file. Losing the last moments costs
+/// redelivery, never an event.
 struct CursorStore: Sendable {
     let store: Store
 
@@ -16,6 +17,15 @@ struct CursorStore: Sendable {
                     CREATE TABLE durable_mark (
                         one INTEGER PRIMARY KEY CHECK (one = 1), segment INTEGER NOT NULL, "offset" INTEGER NOT NULL,
                         seq INTEGER NOT NULL);
+                    """)
+        }
+        migrator.registerMigration("bus 2: what the log should hold") { db in
+            try db.execute(
+                sql: """
+                    CREATE TABLE outboxes (
+                        stream TEXT NOT NULL, producer TEXT NOT NULL, outbox TEXT NOT NULL, number INTEGER NOT NULL,
+                        PRIMARY KEY (stream, producer, outbox)) WITHOUT ROWID;
+                    CREATE TABLE logs (stream TEXT PRIMARY KEY, first INTEGER NOT NULL, epoch INTEGER NOT NULL) WITHOUT ROWID;
                     """)
         }
     }
@@ -42,29 +52,68 @@ struct CursorStore: Sendable {
         }
     }
 
+    /// What is remembered of a log.
+    func known(stream: String) throws -> KnownLog {
+        try store.db.read { db in
+            guard let row = try Row.fetchOne(db, sql: "SELECT first, epoch FROM logs WHERE stream = ?", arguments: [stream]) else {
+                return KnownLog()
+            }
+            return KnownLog(first: UInt64(bitPattern: row[0]), epoch: UInt64(bitPattern: row[1]))
+        }
+    }
+
+    /// The highest number taken from each outbox into that log.
+    func outboxes(stream: String) throws -> [OutboxKey: UInt64] {
+        try store.db.read { db in
+            var result: [OutboxKey: UInt64] = [:]
+            let rows = try Row.fetchCursor(db, sql: "SELECT producer, outbox, number FROM outboxes WHERE stream = ?", arguments: [stream])
+            while let row = try rows.next() { result[OutboxKey(producer: row[0], outbox: row[1])] = UInt64(bitPattern: row[2]) }
+            return result
+        }
+    }
+
+    /// Notes with which number the log begins and how often it was started.
+    func note(first: UInt64, epoch: UInt64, stream: String) throws {
+        try store.db.write { db in
+            try db.execute(
+                sql: """
+                    INSERT INTO logs (stream, first, epoch) VALUES (?, ?, ?)
+                    ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch
+                    """, arguments: [stream, Int64(bitPattern: first), Int64(bitPattern: epoch)])
+        }
+    }
+
     /// Writes what changed, in one transaction.
-    func save(_ cursors: [ConsumerKey: Cursor], mark: DurableMark, stream: String) throws {
-        try store.db.write { db in try Self.save(cursors, mark, stream, db) }
+    func save(_ changes: Changes, mark: DurableMark, stream: String) throws {
+        try store.db.write { db in try Self.save(changes, mark, stream, db) }
     }
 
     /// The same without waiting for it; the log of the process tells of a failure.
-    func saveLater(_ cursors: [ConsumerKey: Cursor], mark: DurableMark, stream: String, done: @escaping @Sendable ((any Error)?) -> Void) {
-        store.db.asyncWrite({ db in try Self.save(cursors, mark, stream, db) }) { _, result in
+    func saveLater(_ changes: Changes, mark: DurableMark, stream: String, done: @escaping @Sendable ((any Error)?) -> Void) {
+        store.db.asyncWrite({ db in try Self.save(changes, mark, stream, db) }) { _, result in
             if case .failure(let error) = result { done(error) } else { done(nil) }
         }
     }
 
-    private static func save(_ cursors: [ConsumerKey: Cursor], _ mark: DurableMark, _ stream: String, _ db: Database) throws {
+    private static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
         let statement = try db.cachedStatement(
             sql: """
                 INSERT INTO cursors (owner, consumer, seq, generation, stream) VALUES (?, ?, ?, ?, ?)
                 ON CONFLICT (owner, consumer) DO UPDATE
                 SET seq = excluded.seq, generation = excluded.generation, stream = excluded.stream
                 """)
-        for (key, cursor) in cursors {
+        for (key, cursor) in changes.cursors {
             try statement.execute(arguments: [
                 key.owner, key.name, Int64(bitPattern: cursor.seq), Int64(bitPattern: cursor.generation), stream,
             ])
+        }
+        for (key, number) in changes.outboxes {
+            try db.cachedStatement(
+                sql: """
+                    INSERT INTO outboxes (stream, producer, outbox, number) VALUES (?, ?, ?, ?)
+                    ON CONFLICT (stream, producer, outbox) DO UPDATE SET number = max(number, excluded.number)
+                    """
+            ).execute(arguments: [stream, key.producer, key.outbox, Int64(bitPattern: number)])
         }
         try db.execute(
             sql: """

@@ -5,6 +5,8 @@ struct DiskError: Error, Sendable, CustomStringConvertible {
     var action: String
     var code: Int32
     var isFull: Bool { code == ENOSPC || code == EDQUOT }
+    /// Of this process, or of the whole machine.
+    var isOutOfDescriptors: Bool { code == EMFILE || code == ENFILE }
     var description: String { "cannot \(action): \(String(cString: strerror(code)))" }
 
     /// To be made right after the call, before anything else can change errno.
@@ -14,18 +16,25 @@ struct DiskError: Error, Sendable, CustomStringConvertible {
     }
 }
 
-/// A file opened for positioned reads and writes. Immutable, so any thread may hold it; closed when the last one lets go.
+/// A file opened for positioned reads and writes. Any thread may hold it; closed when the last one lets go.
 final class DiskFile: Sendable {
     let descriptor: Int32
-    let path: String
+    private let name: Locked<String>
+    var path: String { name.withLock { $0 } }
 
     init(_ path: String, create: Bool = false) throws {
         descriptor = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0o600)
         guard descriptor >= 0 else { throw DiskError("open \(path)") }
-        self.path = path
+        name = Locked(path)
     }
 
     deinit { close(descriptor) }
+
+    /// Stays open under the new name.
+    func rename(to new: String) throws {
+        guard Glibc.rename(path, new) == 0 else { throw DiskError("name \(new)") }
+        name.withLock { $0 = new }
+    }
 
     func size() throws -> Int {
         var info = stat()
@@ -91,12 +100,23 @@ final class DiskFile: Sendable {
         guard statvfs(path, &info) == 0 else { return 0 }
         return Int(clamping: UInt64(info.f_bavail).multipliedReportingOverflow(by: UInt64(info.f_frsize)).partialValue)
     }
+}
 
-    /// Makes a creation or a rename in the directory durable.
-    static func syncDirectory(_ path: String) throws {
-        let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+/// A directory held open.
+final class DiskDirectory: Sendable {
+    private let descriptor: Int32
+    private let path: String
+
+    init(_ path: String) throws {
+        descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw DiskError("open \(path)") }
-        defer { close(descriptor) }
+        self.path = path
+    }
+
+    deinit { close(descriptor) }
+
+    /// Makes a creation or a rename in it durable.
+    func sync() throws {
         guard fsync(descriptor) == 0 else { throw DiskError("flush \(path)") }
     }
 }

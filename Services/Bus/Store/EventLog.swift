@@ -1,6 +1,14 @@
 import Foundation
 import Wire
 
+/// What the bookkeeping database remembers of the log.
+struct KnownLog: Hashable, Sendable {
+    /// The number with which it begins.
+    var first: UInt64 = 1
+    /// Its last start.
+    var epoch: UInt64 = 0
+}
+
 /// The log on disk. One thread appends (`Flusher`); any thread reads what is durable.
 ///
 /// A write or a flush that fails is fatal to the process: the error is thrown, and whoever catches it must exit and recover
@@ -23,6 +31,9 @@ final class EventLog: LogView {
         var preparing = false
         /// When a spare may be tried again, in milliseconds.
         var spareAt = Int64.min
+        /// The number with which the log begins; what of it is not in a segment is missing.
+        var first: UInt64
+        var damage: [DamagedRange]
     }
     /// Touched by the appending thread alone; behind a lock because the compiler cannot know that.
     private struct Appender: Sendable {
@@ -36,18 +47,28 @@ final class EventLog: LogView {
     /// Counts the starts of the bus on this log.
     let epoch: UInt64
     private let streamBytes: Data
+    /// Kept open, so that a new segment needs no descriptor for it.
+    private let directory: DiskDirectory
     private let shared: Locked<Shared>
     private let appender: Locked<Appender>
 
     /// Opens the log, making it when there is none; recovers, and cuts a torn batch. What was found is given back for the
     /// dedupe tables and for the operator's eyes. Throws `DiskError`, `WireError`.
-    static func open(_ settings: Settings, durable: DurableMark?) throws -> (EventLog, RecoveredLog) {
+    ///
+    /// `knowing` says what is remembered of the log with that id.
+    static func open(
+        _ settings: Settings, durable: DurableMark?, knowing: (_ stream: String) throws -> KnownLog = { _ in KnownLog() }
+    ) throws -> (EventLog, RecoveredLog) {
         try FileManager.default.createDirectory(
             atPath: settings.directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        try DiskFile.syncDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path)
+        try DiskDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path).sync()
         let names = try FileManager.default.contentsOfDirectory(atPath: settings.directory).sorted()
         let segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
-        var recovered = try LogRecovery.run(segments.map { "\(settings.directory)/\($0)" }, durable: durable)
+        let stored = segments.lazy.compactMap {
+            try? SegmentHeader(DiskFile("\(settings.directory)/\($0)").read(at: 0, count: SegmentHeader.length))
+        }
+        let known = try stored.first.map { try knowing(Self.name($0.stream)) } ?? KnownLog()
+        var recovered = try LogRecovery.run(segments.map { "\(settings.directory)/\($0)" }, durable: durable, first: known.first)
         if let cut = recovered.cut, let last = recovered.segments.last {
             // A zero hole left in a longer file would be taken for the end; a file that was cut short grows back.
             if cut.to > cut.from { try last.file.zero(from: cut.from, to: cut.to) }
@@ -56,25 +77,31 @@ final class EventLog: LogView {
         try recovered.segments.last?.file.sync()
         let stream = recovered.stream ?? Data((0..<16).map { _ in UInt8.random(in: .min ... .max) })
         recovered.stream = stream
-        recovered.epoch += 1
-        let log = EventLog(settings, recovered, stream)
+        recovered.epoch = max(recovered.epoch, known.epoch) + 1
+        let log = EventLog(settings, recovered, stream, try DiskDirectory(settings.directory))
         try log.prepareSpare(in: settings.directory, names)
         return (log, recovered)
     }
 
-    private init(_ settings: Settings, _ recovered: RecoveredLog, _ stream: Data) {
+    private init(_ settings: Settings, _ recovered: RecoveredLog, _ stream: Data, _ directory: DiskDirectory) {
         self.settings = settings
+        self.directory = directory
         streamBytes = stream
-        self.stream = stream.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        self.stream = Self.name(stream)
         epoch = recovered.epoch
         let mark = DurableMark(segment: recovered.segments.last?.first ?? 0, offset: recovered.segments.last?.end ?? 0, seq: recovered.last)
-        shared = Locked(Shared(segments: recovered.segments, last: recovered.last, hash: recovered.hash, mark: mark))
+        shared = Locked(
+            Shared(
+                segments: recovered.segments, last: recovered.last, hash: recovered.hash, mark: mark, first: recovered.first,
+                damage: recovered.damage))
         appender = Locked(Appender(hash: recovered.hash, time: recovered.time))
     }
 
+    private static func name(_ stream: Data) -> String { stream.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
+
     // MARK: Reading
 
-    var first: UInt64 { shared.withLock { $0.segments.first?.first ?? 1 } }
+    var first: UInt64 { shared.withLock(\.first) }
     var last: UInt64 { shared.withLock(\.last) }
     var hash: Data { shared.withLock(\.hash) }
     /// The last flush, for the bookkeeping database.
@@ -82,7 +109,8 @@ final class EventLog: LogView {
 
     func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
         let (segments, last) = shared.withLock { ($0.segments, $0.last) }
-        guard seq <= last, let at = segments.lastIndex(where: { $0.first <= seq }) else { return [] }
+        guard seq <= last else { return [] }
+        guard let at = segments.lastIndex(where: { $0.first <= seq }) else { throw missing(seq, "missing at the start of the log") }
         var result: [StoredRecord] = []
         var wanted = seq
         var total = 0
@@ -90,14 +118,20 @@ final class EventLog: LogView {
             let done = try LogReading.collect(segment, &wanted, last: last, bytes: bytes, &total, &result)
             if done || wanted > last { break }
         }
-        if result.isEmpty { throw DamagedRange(first: wanted, last: wanted, place: "missing in \(segments[at].name)") }
+        if result.isEmpty { throw missing(wanted, "missing in \(segments[at].name)") }
         return result
+    }
+
+    /// The range that was found missing at the start and holds `seq`, from there on.
+    private func missing(_ seq: UInt64, _ place: String) -> DamagedRange {
+        let known = shared.withLock { $0.damage.first { $0.first <= seq && seq <= $0.last } }
+        return DamagedRange(first: seq, last: known?.last ?? seq, place: known?.place ?? place)
     }
 
     func firstSeq(since time: UInt64) throws -> UInt64 {
         let (segments, last) = shared.withLock { ($0.segments, $0.last) }
         // Times never decrease, so the index narrows it to one entry, and a walk of at most 64 KiB finds the event.
-        var seq = segments.first?.first ?? 1
+        var seq = segments.first?.first ?? last + 1
         for entry in segments.lazy.flatMap(\.index) {
             if entry.time >= time { break }
             seq = entry.seq
@@ -121,7 +155,8 @@ final class EventLog: LogView {
         let segment: Segment
         do {
             segment = try room(for: encoded.bytes.count, batch: batch, hash: previous)
-        } catch let error as DiskError where error.isFull {
+        } catch let error as DiskError where error.isFull || error.isOutOfDescriptors {
+            // Nothing of the batch was written, so this may be tried again.
             return .full(error.description)
         }
         try segment.file.write(encoded.bytes, at: segment.end)
@@ -151,7 +186,7 @@ final class EventLog: LogView {
         if let current = shared.withLock(\.segments.last), current.end + count <= current.capacity { return current }
         let header = SegmentHeader(stream: streamBytes, first: batch.first, epoch: epoch, previousHash: hash)
         let needed = SegmentHeader.length + count
-        var file: DiskFile
+        let file: DiskFile
         let isFirst = shared.withLock(\.segments.isEmpty)
         if let spare = shared.withLock({ shared -> DiskFile? in
             defer { shared.spare = nil }
@@ -172,9 +207,8 @@ final class EventLog: LogView {
         let path = "\(settings.directory)/\(SegmentHeader.fileName(batch.first))"
         // Only a file without a readable event can have this name; it is set aside, never overwritten.
         if FileManager.default.fileExists(atPath: path), rename(path, "\(path).damaged") != 0 { throw DiskError("set \(path) aside") }
-        guard rename(file.path, path) == 0 else { throw DiskError("name \(path)") }
-        try DiskFile.syncDirectory(settings.directory)
-        file = try DiskFile(path)
+        try file.rename(to: path)
+        try directory.sync()
         return Segment(file: file, first: batch.first, end: SegmentHeader.length, capacity: capacity)
     }
 
@@ -209,9 +243,7 @@ final class EventLog: LogView {
             // Without a spare the next change of segment makes its file itself, and finds out whether there is room.
             let made = try? makeZeroed(settings.segmentBytes, "spare.tmp")
             var spare: DiskFile?
-            if let made, rename(made.path, "\(settings.directory)/spare.ready") == 0 {
-                spare = try? DiskFile("\(settings.directory)/spare.ready")
-            }
+            if let made, (try? made.rename(to: "\(settings.directory)/spare.ready")) != nil { spare = made }
             shared.withLock { shared in
                 shared.spare = spare
                 shared.preparing = false

@@ -11,11 +11,6 @@ struct DurableMark: Hashable, Sendable {
 
 /// What a look through the whole log found.
 struct RecoveredLog: Sendable {
-    struct RecentEvent: Sendable {
-        var producer: String
-        var id: String
-        var seq: UInt64
-    }
     var stream: Data?
     var segments: [Segment] = []
     /// Number of the last event.
@@ -24,9 +19,10 @@ struct RecoveredLog: Sendable {
     var epoch: UInt64 = 0
     var time: UInt64 = 0
     var outboxes: [OutboxKey: UInt64] = [:]
-    /// The last events, oldest first; at most `LogRecovery.recentLimit` and half as many again.
-    var recent: [RecentEvent] = []
+    var recent = RecentIDs()
     var damage: [DamagedRange] = []
+    /// The number with which the log begins, whether or not it can be read.
+    var first: UInt64 = 1
     /// A torn batch at the tail, to be overwritten with zeros; nothing in it was ever acknowledged.
     var cut: (from: Int, to: Int)?
 }
@@ -38,12 +34,10 @@ struct RecoveredLog: Sendable {
 /// begins after it, or the bookkeeping database remembers a later flush, it had been flushed; else it is the torn tail.
 /// Next issue: begin at a checkpoint instead of the first byte.
 struct LogRecovery {
-    static let recentLimit = 100_000
-
     private(set) var result = RecoveredLog()
     private let durable: DurableMark?
     /// Number that the next event must have.
-    private var next: UInt64 = 1
+    private var next: UInt64
     /// Nil after damage: the next batch's hash is then taken on trust.
     private var chain: Data? = Data(count: 32)
     private var open: OpenBatch?
@@ -52,17 +46,23 @@ struct LogRecovery {
         var start: Int
         var firstNext: UInt64
         var epoch: UInt64?
-        var recent: [RecoveredLog.RecentEvent] = []
+        var recent: [(key: RecentIDs.Key, seq: UInt64, time: UInt64)] = []
         var index: [Segment.IndexEntry] = []
         /// False when a part of it was damaged.
         var whole = true
     }
 
-    init(durable: DurableMark?) { self.durable = durable }
+    /// `first` is the number with which the log should begin.
+    init(durable: DurableMark?, first: UInt64) {
+        self.durable = durable
+        next = first
+        result.first = first
+        if first > 1 { chain = nil }
+    }
 
     /// Reads the files in the order of their numbers.
-    static func run(_ paths: [String], durable: DurableMark?) throws -> RecoveredLog {
-        var recovery = LogRecovery(durable: durable)
+    static func run(_ paths: [String], durable: DurableMark?, first: UInt64) throws -> RecoveredLog {
+        var recovery = LogRecovery(durable: durable, first: first)
         for (index, path) in paths.enumerated() { try recovery.read(path, isLast: index == paths.count - 1) }
         recovery.finish()
         return recovery.result
@@ -75,7 +75,6 @@ struct LogRecovery {
             result.last = durable.seq
         }
         result.hash = chain ?? result.hash
-        if result.recent.count > Self.recentLimit { result.recent.removeFirst(result.recent.count - Self.recentLimit) }
     }
 
     private mutating func read(_ path: String, isLast: Bool) throws {
@@ -85,10 +84,13 @@ struct LogRecovery {
         guard let first = UInt64(name.dropLast(4)) else { return }
         var segment = Segment(file: file, first: first, end: SegmentHeader.length, capacity: size)
         if first != next {
-            if first > next, !result.segments.isEmpty {
+            if first > next {
                 result.damage.append(DamagedRange(first: next, last: first - 1, place: "missing before \(name)"))
                 chain = nil
             } else if result.segments.isEmpty {
+                // The bookkeeping database is behind: less was removed than it thinks.
+                result.first = first
+                next = first
                 chain = nil
             }
             next = max(next, first)
@@ -161,7 +163,7 @@ struct LogRecovery {
         result.time = max(result.time, record.time)
         switch Record.Kind(rawValue: record.kind) {
         case .event:
-            open?.recent.append(RecoveredLog.RecentEvent(producer: record.producer, id: record.id, seq: record.seq))
+            open?.recent.append((RecentIDs.Key(record.producer, record.id), record.seq, record.time))
             open?.index.append(Segment.IndexEntry(seq: record.seq, offset: at, time: record.time))
             next += 1
         case .epochMark:
@@ -194,8 +196,7 @@ struct LogRecovery {
 
     private mutating func commit(_ batch: OpenBatch, _ segment: inout Segment) {
         for entry in batch.index { segment.note(entry.seq, at: entry.offset, time: entry.time) }
-        result.recent.append(contentsOf: batch.recent)
-        if result.recent.count > Self.recentLimit * 3 / 2 { result.recent.removeFirst(result.recent.count - Self.recentLimit) }
+        for event in batch.recent { result.recent.insert(event.key, seq: event.seq, time: event.time) }
         if let epoch = batch.epoch { result.epoch = max(result.epoch, epoch) }
     }
 

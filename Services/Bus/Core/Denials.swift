@@ -1,0 +1,40 @@
+import Contracts
+import Wire
+
+/// Which refusals have been told: a client that asks the same again and again must not fill the log of anybody.
+struct Denials: Sendable {
+    private struct What: Hashable {
+        var user: String
+        var command: Command
+        var what: String
+    }
+    static let interval: Int64 = 60_000
+    /// In one interval, of all clients together.
+    static let most = 60
+
+    private var told: [What: Int64] = [:]
+
+    /// Whether this one is to be told now.
+    mutating func isNew(_ user: String, _ command: Command, _ what: String, _ now: Int64) -> Bool {
+        let key = What(user: user, command: command, what: what)
+        if told[key] != nil || told.count >= Self.most { return false }
+        told[key] = now
+        return true
+    }
+
+    mutating func tick(_ now: Int64) {
+        guard !told.isEmpty else { return }
+        told = told.filter { now - $0.value < Self.interval }
+    }
+}
+
+extension Router {
+    /// Notes a refusal for the operator: a line, and an event. At most once a minute for the same key and thing.
+    mutating func deny(_ user: String, _ command: Command, _ what: String, _ now: Int64) {
+        let what = String(what.prefix(200))
+        guard denials.isNew(user, command, what, now) else { return }
+        let name = user.isEmpty ? "unknown" : user
+        effects.append(.note(.notice, "'\(name)' was refused: \(command.name) \(Problem.quote(what))"))
+        announce(BusDenied(key: name, command: command.name, what: what))
+    }
+}
