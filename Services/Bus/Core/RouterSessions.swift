@@ -16,16 +16,15 @@ extension Router {
             refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
             return
         }
-        let outbox = hello.outbox.map { UUID(uuidString: $0) }
-        if outbox == .some(nil) {
-            refuse(peer, frame, 400, "malformed", "HELLO: 'outbox' is no UUID", now)
+        if let outbox = hello.outbox, !(1...64).contains(outbox.utf8.count) || !outbox.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) {
+            refuse(peer, frame, 400, "malformed", "HELLO: 'outbox' is a UUID, or another name of 1 to 64 printable ASCII characters", now)
             return
         }
         if sessions[peer] != nil { end(peer, reason: "said HELLO again", now: now) }
         strangers.removeValue(forKey: peer)
         sessionCount += 1
-        // In one spelling, whatever the client's.
-        let box = outbox?.map { OutboxKey(producer: user, outbox: $0.uuidString.lowercased()) }
+        // A UUID in one spelling, whatever the client's.
+        let box = hello.outbox.map { OutboxKey(producer: user, outbox: UUID(uuidString: $0)?.uuidString.lowercased() ?? $0) }
         let session = Session(
             user: user, key: rights[user]?.key ?? "", id: "\(settings.epoch)-\(sessionCount)",
             heartbeat: Int64(min(max(hello.heartbeat_ms, 100), 60_000)), heardAt: now,
