@@ -44,6 +44,22 @@ public struct RepositoryRejected: Event {
     }
 }
 
+/// `git` would not make the tag that `tag.requested` asked for. The release is what it is all the same.
+public struct TagRejected: Event {
+    public static let type: EventType = "tag.rejected"
+    public var app: AppName
+    public var tag: String
+    public var commit: CommitID
+    public var reason: String
+    public var subject: String { app.text }
+    public init(app: AppName, tag: String, commit: CommitID, reason: String) {
+        self.app = app
+        self.tag = tag
+        self.commit = commit
+        self.reason = reason
+    }
+}
+
 /// A branch moved in a repository that this suite hosts.
 ///
 /// Published by `git` once the commit is safe on disk. Carries all that planning needs, so that acting on a push never

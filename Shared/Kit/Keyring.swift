@@ -180,7 +180,7 @@ public enum Keyring {
         }
         return switch component {
         case .api: key(["**"], call: ["*.*"])
-        case .git: key(["git.**", "repository.created", "repository.deleted", "repository.rejected", "checkout.**"])
+        case .git: key(["git.**", "repository.created", "repository.deleted", "repository.rejected", "tag.rejected", "checkout.**"])
         case .registry: key(["image.**"])
         case .scheduler:
             key(["run.**", "job.requested", "release.**", "tag.requested", "deploy.requested", "deploy.failed"], call: ["git.*"])

@@ -24,7 +24,7 @@ public struct Story: Sendable {
 
     /// The topics to subscribe to.
     public static let filters = [
-        "run.**", "job.**", "release.**", "deploy.**", "rollback.**", "instance.**", "route.**", "log.**",
+        "run.**", "job.**", "release.**", "deploy.**", "rollback.**", "instance.**", "route.**", "tag.**", "log.**",
     ]
 
     public let subject: Subject
@@ -60,7 +60,8 @@ public struct Story: Sendable {
     public mutating func take(_ event: Envelope) -> [String] {
         switch event.type {
         case LogLines.type: output(event)
-        case RunStarted.type, RunFinished.type, ReleaseCreated.type, JobRequested.type, JobStarted.type, JobFinished.type:
+        case RunStarted.type, RunFinished.type, ReleaseCreated.type, JobRequested.type, JobStarted.type, JobFinished.type,
+            TagRejected.type:
             takeRun(event)
         default: takeDeployment(event)
         }

@@ -9,6 +9,7 @@ extension Story {
         if let finished = event.as(JobFinished.self) { return jobFinished(finished) }
         if let created = event.as(ReleaseCreated.self) { return releaseCreated(created) }
         if let finished = event.as(RunFinished.self) { return runFinished(finished, event) }
+        if let rejected = event.as(TagRejected.self) { return tagRejected(rejected) }
         return []
     }
 
@@ -53,6 +54,11 @@ extension Story {
             lines.append("\(finished.job.name): failed after \(Self.seconds(finished.seconds)): \(Self.failure(finished))")
             return lines
         }
+    }
+
+    private func tagRejected(_ rejected: TagRejected) -> [String] {
+        guard rejected.app == app, runs.values.contains(where: { $0.release.map { "v\($0)" } == rejected.tag }) else { return [] }
+        return ["release \(rejected.tag) has no tag in git: \(Inert.line(rejected.reason))"]
     }
 
     /// A command line for people: of several lines the first.

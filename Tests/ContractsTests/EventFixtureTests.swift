@@ -78,6 +78,7 @@ import Testing
                 options: ["detach"]),
             TagCreated(app: app, tag: "v3", commit: commit), RefDeleted(app: app, ref: main, previous: commit),
             TagRequested(app: app, tag: "v3", commit: commit, message: "Release 3"),
+            TagRejected(app: app, tag: "v3", commit: commit, reason: "the name is taken by 'refs/tags/v3/x'"),
             RunStarted(app: app, run: 12, ref: main, commit: commit, jobs: [job]),
             RunFinished(app: app, run: 12, ref: main, commit: commit, outcome: .succeeded, release: 3, environments: [environment]),
             JobRequested(job: job, host: host, commit: commit, steps: ["make"], environment: [:], timeout: 3600, bundle: "dist"),

@@ -389,10 +389,9 @@ import Testing
             }
             // A name that git cannot give beside another holds up nobody.
             try await h.git("push", "-q", h.url("shop"), "main:refs/tags/v7/x", in: work)
-            _ = try await h.orders.perform(
-                .tag(
-                    id: repository.id, order: TagRequested(app: repository.app, tag: "v7", commit: first, message: "m"),
-                    time: Timestamp(milliseconds: 0)), context)
+            let seventh = TagRequested(app: repository.app, tag: "v7", commit: first, message: "m")
+            let refused = try await h.orders.perform(.tag(id: repository.id, order: seventh, time: Timestamp(milliseconds: 0)), context)
+            #expect(refused == .tagRefused(seventh, reason: "the name is taken by 'refs/tags/v7/x'"))
             let tags = try await h.events().filter { $0.type == TagCreated.type && !$0.id.text.isEmpty }.filter {
                 try $0.decode(TagCreated.self).tag == "v1"
             }

@@ -156,6 +156,17 @@ extension Log {
         #expect(ending == .failed(reason: "build: 'make' exited with status 2"))
     }
 
+    @Test("a release whose tag could not be made says so, and goes on") func untagged() throws {
+        var log = try Log("shop")
+        try log.build()
+        try log.release()
+        try log.add(TagRejected(app: log.app, tag: "v3", commit: CommitID(commit), reason: "the name is taken by 'refs/tags/v3/x'"))
+        try log.add(TagRejected(app: log.app, tag: "v4", commit: CommitID(commit), reason: "not ours"))
+        let (lines, ending) = log.tell(.commit(log.app, try CommitID(commit)))
+        #expect(lines.last == "release v3 has no tag in git: the name is taken by 'refs/tags/v3/x'")
+        #expect(ending == nil)
+    }
+
     @Test("a release that is not healthy ends rolled back, with the reason and what still serves") func rolledBack() throws {
         var log = try Log("shop")
         try log.build(tests: false)

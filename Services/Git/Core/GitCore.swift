@@ -36,6 +36,7 @@ enum GitCore: Core {
 
     enum Notice: Codable, Hashable, Sendable {
         case created(id: Int, app: AppName)
+        case tagRefused(TagRequested, reason: String)
     }
 
     /// What is done to one repository is done in order.
@@ -59,6 +60,9 @@ enum GitCore: Core {
                 step.log("an order of type \(event.type) cannot be read and is ignored")
             }
         case .notice(.created(let id, let app)): created(id, app, &state, &step)
+        case .notice(.tagRefused(let order, let reason)):
+            step.publish(TagRejected(app: order.app, tag: order.tag, commit: order.commit, reason: reason))
+            step.log("tag '\(order.tag)' of app '\(order.app)' was not made: \(reason)")
         case .timer: break
         }
     }

@@ -22,18 +22,18 @@ struct Orders: Sendable {
             try await store.forget(id)
             return nil
         case .tag(let id, let order, let time):
-            try await tag(id, order, time, context)
-            return nil
+            return try await tag(id, order, time, context).map { .tagRefused(order, reason: $0) }
         }
     }
 
-    private func tag(_ id: Int, _ order: TagRequested, _ time: Timestamp, _ context: EffectContext) async throws {
+    /// Why it was not made; nil: it was, or there is no repository to make it in.
+    private func tag(_ id: Int, _ order: TagRequested, _ time: Timestamp, _ context: EffectContext) async throws -> String? {
         let place = try await repositories.locks.hold("repository \(id)", within: 600)
         defer { withExtendedLifetime(place) {} }
         guard let path = try? repositories.guardFiles(id) else {
             logger.warning(
                 "tag ordered in a repository that is gone", metadata: ["app": "\(order.app)", "tag": "\(Problem.quote(order.tag))"])
-            return
+            return nil
         }
         let objects = Objects(git: repositories.git, path: path)
         let repository = Repository(id: id, app: order.app, ready: true, order: context.cause, actor: context.actor, since: time)
@@ -43,11 +43,13 @@ struct Orders: Sendable {
         let tagger = Tagger(objects: objects)
         try await store.begin(
             PendingPush(id: context.id, actor: context.actor, cause: context.cause, options: [], refs: [ref: PendingPush.anything]), in: id)
+        var refusal: String?
         switch try await tagger.make(order, time: time) {
         case .made, .wasThere: try await store.keep(ref, in: id)
-        case .refused(let reason): logger.warning("a tag was not made: \(reason)", metadata: ["app": "\(order.app)"])
+        case .refused(let reason): refusal = reason
         }
         try await announcer.announce(repository)
+        return refusal
     }
 
     /// Tells what moved and was not told, repository by repository. One that cannot be read stops no other.
