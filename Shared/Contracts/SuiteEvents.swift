@@ -40,6 +40,47 @@ public struct BusDenied: Event {
     }
 }
 
+/// A consumer of the bus was given an event too often, or gave it up; the event stays in the log. Published by `bus`.
+public struct MessageParked: Event {
+    public static let type: EventType = "bus.message.parked"
+    /// The name of the consumer's key.
+    public var owner: String
+    public var consumer: String
+    /// The event's number.
+    public var sequence: UInt64
+    public var deliveries: Int
+    public var reason: String
+    public var subject: String { owner }
+    public init(owner: String, consumer: String, sequence: UInt64, deliveries: Int, reason: String) {
+        self.owner = owner
+        self.consumer = consumer
+        self.sequence = sequence
+        self.deliveries = deliveries
+        self.reason = reason
+    }
+}
+
+/// A consumer that reads in order came to an event that it cannot take in; it gets nothing more until it subscribes again.
+/// Published by `bus`.
+public struct ConsumerStopped: Event {
+    public static let type: EventType = "bus.consumer.stopped"
+    /// The name of the consumer's key.
+    public var owner: String
+    public var consumer: String
+    /// The event's number.
+    public var sequence: UInt64
+    public var deliveries: Int
+    public var reason: String
+    public var subject: String { owner }
+    public init(owner: String, consumer: String, sequence: UInt64, deliveries: Int, reason: String) {
+        self.owner = owner
+        self.consumer = consumer
+        self.sequence = sequence
+        self.deliveries = deliveries
+        self.reason = reason
+    }
+}
+
 /// A manifest was stored in the registry.
 public struct ImagePushed: Event {
     public static let type: EventType = "image.pushed"

@@ -149,9 +149,17 @@ public struct SubscribeBody: Codable, Hashable, Sendable {
     public var mode: String?
     public var credit_msgs: Int
     public var credit_bytes: Int
+    /// Group mode: how long an event may stay unacknowledged before another session gets it.
+    public var ack_wait_ms: Int?
+    /// How often an event is delivered before it is parked; 0: for ever.
+    public var max_deliver: Int?
+    /// Pauses before the second delivery, the third and so on; the last one counts for all that follow.
+    public var backoff_ms: [Int]?
+    /// Ordered mode, for an event that was refused `max_deliver` times: `stop` or `park`.
+    public var poison: String?
     public init(
         consumer: String, filters: [String], from: Position? = nil, mode: String? = "ordered", credit_msgs: Int = 256,
-        credit_bytes: Int = 1 << 20
+        credit_bytes: Int = 1 << 20, ack_wait_ms: Int? = nil, max_deliver: Int? = nil, backoff_ms: [Int]? = nil, poison: String? = nil
     ) {
         self.consumer = consumer
         self.filters = filters
@@ -159,6 +167,10 @@ public struct SubscribeBody: Codable, Hashable, Sendable {
         self.mode = mode
         self.credit_msgs = credit_msgs
         self.credit_bytes = credit_bytes
+        self.ack_wait_ms = ack_wait_ms
+        self.max_deliver = max_deliver
+        self.backoff_ms = backoff_ms
+        self.poison = poison
     }
 
     /// Only `filters` must be there.
@@ -170,6 +182,10 @@ public struct SubscribeBody: Codable, Hashable, Sendable {
         mode = try container.decodeIfPresent(String.self, forKey: .mode)
         credit_msgs = try container.decodeIfPresent(Int.self, forKey: .credit_msgs) ?? 256
         credit_bytes = try container.decodeIfPresent(Int.self, forKey: .credit_bytes) ?? 1 << 20
+        ack_wait_ms = try container.decodeIfPresent(Int.self, forKey: .ack_wait_ms)
+        max_deliver = try container.decodeIfPresent(Int.self, forKey: .max_deliver)
+        backoff_ms = try container.decodeIfPresent([Int].self, forKey: .backoff_ms)
+        poison = try container.decodeIfPresent(String.self, forKey: .poison)
     }
 }
 

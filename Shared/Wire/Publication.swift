@@ -80,3 +80,51 @@ public struct PublishException: Hashable, Sendable {
         return result
     }
 }
+
+/// An entry of ACKX: what became of one event. 16 bytes: `u64` number, `u8` verb, `u8` and `u16` zero, `u32` milliseconds.
+public struct Verdict: Hashable, Sendable {
+    public enum Verb: UInt8, Sendable {
+        /// Done.
+        case ack = 1
+        /// Not done: deliver it again, after `delay` milliseconds or, when that is 0, after the pause of the subscription.
+        case nak = 2
+        /// Being worked on: the wait for an acknowledgement begins again.
+        case inProgress = 3
+        /// Not to be delivered again: park it.
+        case terminate = 4
+    }
+    public static let length = 16
+    public var seq: UInt64
+    public var verb: Verb
+    public var delay: UInt32
+    public init(_ verb: Verb, _ seq: UInt64, delay: UInt32 = 0) {
+        self.seq = seq
+        self.verb = verb
+        self.delay = delay
+    }
+
+    public static func encode(_ verdicts: [Verdict]) -> Data {
+        var writer = Writer(capacity: verdicts.count * length)
+        for verdict in verdicts {
+            writer.u64(verdict.seq)
+            writer.u8(verdict.verb.rawValue)
+            writer.u8(0)
+            writer.u16(0)
+            writer.u32(verdict.delay)
+        }
+        return writer.data
+    }
+
+    /// Throws `WireError` when the body is no whole number of entries, is empty, or names an unknown verb.
+    public static func decode(_ body: Data) throws -> [Verdict] {
+        guard !body.isEmpty, body.count % length == 0 else { throw WireError("entries take 16 bytes each, found \(body.count)") }
+        var reader = Reader(body)
+        var result: [Verdict] = []
+        result.reserveCapacity(body.count / length)
+        while let seq = reader.u64(), let code = reader.u8(), reader.u8() != nil, reader.u16() != nil, let delay = reader.u32() {
+            guard let verb = Verb(rawValue: code) else { throw WireError("verb \(code): expected 1 to 4") }
+            result.append(Verdict(verb, seq, delay: delay))
+        }
+        return result
+    }
+}

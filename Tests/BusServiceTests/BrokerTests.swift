@@ -353,6 +353,66 @@ import Testing
         #expect(try TestLog.readAll(log).count == Int(log.last))
     }
 
+    @Test("a group's work survives kill -9 of the bus: all is done, and what nobody takes is parked and stays so") func group() async throws
+    {
+        let home = try BusHome()
+        defer { home.remove() }
+        let key = try Keyring.create(
+            "script", publish: ["test.**"], subscribe: ["**"], call: ["bus.**"], serve: [], home.config)
+        try Files.write(try Coding.encode(key), to: "\(home.config.home.keys)/script.json", mode: 0o600)
+        var bus = try BusProcess(home.config)
+        try await eventually("HTTP listens") { Ports.answers(home.config.port(.bus)) }
+        for number in 1...12 {
+            let sent = try await home.http(
+                "/v1/events", ["-H", "Content-Type: application/json", "-d", #"{"type":"test.job","subject":"x","data":\#(number)}"#])
+            #expect(sent.status == 202)
+        }
+        func member(_ arguments: String...) throws -> Background {
+            try Background(
+                ["/usr/bin/python3", "\(Platform.root)/Tests/Conformance/wire.py", "\(home.config.home.keys)/script.json", "work", "jobs"]
+                    + arguments)
+        }
+        // Each is refused once first; in the middle the bus is killed.
+        let one = try member("--type", "test", "--since", "1", "--nak", "2", "--count", "12", "--timeout", "40")
+        try await eventually("some are done") { one.text.contains(#""done": true"#) }
+        _ = try await bus.end(SIGKILL)
+        bus = try BusProcess(home.config)
+        let finished = try await one.finish(within: 45)
+        #expect(finished.status == 0, "\(finished)")
+        let done = finished.output.split(separator: "\n").filter { $0.contains(#""done": true"#) }
+        #expect(Set(done.compactMap { $0.split(separator: "\"data\": ").last?.prefix { $0.isNumber }.description }).count == 12)
+        // What was settled in the last moments before the kill came again, perhaps after the twelfth.
+        _ = try await home.wire("script", "work", "jobs", "--type", "test", "--timeout", "1")
+        try await eventually("the queue is empty") {
+            try await home.http("/v1/consumers").body.contains(#""unsettled":0"#)
+        }
+        // One that is refused for good.
+        let sent = try await home.http(
+            "/v1/events", ["-H", "Content-Type: application/json", "-d", #"{"type":"test.job","subject":"x","data":13}"#])
+        #expect(sent.status == 202)
+        let two = try await home.wire("script", "work", "jobs", "--type", "test", "--nak", "99", "--max", "3", "--timeout", "3")
+        #expect(two.output.contains(#""deliveries": 3"#) && !two.output.contains(#""deliveries": 4"#), "\(two)")
+        try await eventually("it is parked") { try await home.http("/v1/consumers").body.contains(#""parked":1"#) }
+        let told = try await home.http("/v1/events?type=bus.message.parked")
+        #expect(told.body.contains(#""consumer":"jobs""#))
+        try await Task.sleep(for: .milliseconds(300))
+        _ = try await bus.end(SIGKILL)
+        bus = try BusProcess(home.config)
+        try await eventually("HTTP listens") { Ports.answers(home.config.port(.bus)) }
+        let list = try await home.http("/v1/consumers/parked?owner=script")
+        #expect(list.status == 200 && list.body.contains(#""deliveries":3"#), "\(list)")
+        let parked = try Coding.decode([ParkedStatus].self, from: Data(list.body.utf8))
+        let seq = try #require(parked.first?.seq)
+        let which = #"{"owner":"script","consumer":"jobs","seq":\#(seq)}"#
+        let retried = try await home.http("/v1/consumers/parked/retry", ["-H", "Content-Type: application/json", "-d", which])
+        #expect(retried.status == 200, "\(retried)")
+        let three = try await home.wire("script", "work", "jobs", "--type", "test", "--count", "1", "--timeout", "20")
+        #expect(three.status == 0 && three.output.contains(#""data": 13"#), "\(three)")
+        let gone = try await home.http("/v1/consumers/parked/drop", ["-H", "Content-Type: application/json", "-d", which])
+        #expect(gone.status == 404)
+        #expect(try await bus.end(SIGTERM) == 0)
+    }
+
     @Test("no acknowledged event is lost or doubled, whenever the bus is killed") func kill() async throws {
         let home = try BusHome()
         defer { home.remove() }

@@ -33,17 +33,21 @@ struct Bench {
     var others: [Effect] = []
     static let box = "b0b00000-0000-4000-8000-000000000001"
 
-    init(cursors: [ConsumerKey: Cursor] = [:], outboxes: [OutboxKey: UInt64] = [:], change: (inout Router.Settings) -> Void = { _ in }) {
+    init(
+        records: ConsumerRecords = ConsumerRecords(), outboxes: [OutboxKey: UInt64] = [:],
+        change: (inout Router.Settings) -> Void = { _ in }
+    ) {
         var settings = Router.Settings(stream: "5" + String(repeating: "0", count: 31), epoch: 3, host: "here")
         change(&settings)
         let counter = Locked(0)
-        router = Router(settings: settings, log: log, last: 0, hash: hash, outboxes: outboxes, cursors: cursors) {
+        router = Router(settings: settings, log: log, last: 0, hash: hash, outboxes: outboxes, consumers: records) {
             counter.withLock { count in
                 count += 1
                 return "00000000-0000-7000-8000-" + String(repeating: "0", count: 12 - "\(count)".count) + "\(count)"
             }
         }
-        func rights(_ publish: [String], _ subscribe: [String] = ["**"], call: [String] = ["*.*"], serve: [String] = []) -> Rights {
+        func rights(_ publish: [String], _ subscribe: [String] = ["**"], call: [String] = ["*.*", "bus.**"], serve: [String] = []) -> Rights
+        {
             Rights.parse(publish: publish, subscribe: subscribe, call: call, serve: serve).0
         }
         router.setRights(
@@ -261,8 +265,8 @@ struct Bench {
         arguments: [
             (Frame(.welcome), 400), (Frame(.publish, a: 1, b: 2, body: Data([1])), 400),
             (Frame(.subscribe, handle: 1, body: Data("[]".utf8)), 400),
-            (Frame(.ping, flags: 0x100), 400), (Frame(.subscribe, handle: 1, body: Data(#"{"filters":["**"],"mode":"group"}"#.utf8)), 501),
-            (Frame(.ackEach, handle: 1), 501), (Frame(.request, a: 1, b: 1, body: Data([0, 9])), 400),
+            (Frame(.ping, flags: 0x100), 400), (Frame(.subscribe, handle: 1, body: Data(#"{"filters":["**"],"mode":"group"}"#.utf8)), 400),
+            (Frame(.ackEach, handle: 1), 400), (Frame(.request, a: 1, b: 1, body: Data([0, 9])), 400),
         ] as [(Frame, UInt16)]) func malformed(frame: Frame, status: UInt16)
     {
         var bench = Bench()

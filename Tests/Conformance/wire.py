@@ -5,6 +5,9 @@
     wire.py KEYFILE follow [--type PREFIX] [--subject S] [--since N] [--until TYPE] [--timeout S] [--count N]
                                                         print events as JSON lines; exit 0 at --until or --count, 3 at the timeout
     wire.py KEYFILE live [--type PREFIX] [--timeout S] [--count N]       print live (unstored) events
+    wire.py KEYFILE work CONSUMER [--type PREFIX] [--since N] [--count N] [--timeout S] [--nak N] [--max N]
+                                                        share a work queue: print each event with its count of deliveries and
+                                                        settle it; --nak: refuse it until it was delivered N times
     wire.py KEYFILE call SERVICE.METHOD JSON [--timeout S]               ask a service, print its reply
     wire.py KEYFILE hello                                                print what WELCOME says
 """
@@ -23,9 +26,11 @@ from zmq.utils.monitor import recv_monitor_message
 HEADER = struct.Struct(">2sBBHHIQQ")
 ENTRY = struct.Struct(">HHI")
 RECORD = struct.Struct(">IIQQBBHHH")
+VERDICT = struct.Struct(">QBBHI")
+DONE, REFUSED, IN_PROGRESS, TERMINATE = 1, 2, 3, 4
 HELLO, WELCOME, PING, PONG, BYE, ERR = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 PUB, PUBACK, EMIT = 0x10, 0x11, 0x12
-SUB, SUBOK, EVENTS, CREDIT, ACK, UNSUB, LOST = 0x20, 0x21, 0x22, 0x23, 0x24, 0x26, 0x27
+SUB, SUBOK, EVENTS, CREDIT, ACK, ACKX, UNSUB, LOST = 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27
 REQ, PART, REP = 0x31, 0x33, 0x34
 REFUSED_KEY = 0x4000  # ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
 
@@ -73,6 +78,7 @@ class Client:
         self.monitor = self.socket.get_monitor_socket(REFUSED_KEY)
         self.socket.connect(key["endpoint"])
         self.welcome = None
+        self.number = 1  # of the next event in this session
         self.heard = self.said = time.monotonic()
 
     # -- messages
@@ -138,6 +144,7 @@ class Client:
                     break
                 command, _, status, _, a, b, body = answer
                 if command == WELCOME:
+                    self.number = 1
                     self.welcome = json.loads(body)
                     self.welcome["epoch"] = a
                     return self.welcome
@@ -161,7 +168,8 @@ class Client:
             if self.welcome is None:
                 self.hello()
                 flags = 0
-            self.send(PUB, flags=flags, a=1, b=1, body=body)
+            number = self.number
+            self.send(PUB, flags=flags, a=number, b=1, body=body)
             while time.monotonic() < end:
                 answer = self.receive(min(3, max(0.01, end - time.monotonic())))
                 if answer is None or (answer[0] == ERR and answer[2] == 401) or (answer[0] == BYE):
@@ -170,9 +178,11 @@ class Client:
                 command, _, status, _, a, b, rest = answer
                 if command == ERR:
                     raise Failure(json.loads(rest)["message"])
-                if command != PUBACK or a < 1:
+                if command != PUBACK or a < number:
                     continue
-                refused = {n: s for n, s, _ in struct.iter_unpack(">QHH", rest)}.get(1)
+                refused = {n: s for n, s, _ in struct.iter_unpack(">QHH", rest)}.get(number)
+                if refused not in (425, 429, 507):
+                    self.number = number + 1
                 if refused in (None, 208):
                     return {"id": event["id"], "seq": b}
                 if refused in (425, 429, 507):
@@ -213,25 +223,70 @@ class Client:
             elif command == EVENTS:
                 if a and isinstance(start, dict) and a > start["seq"]:
                     raise Failure("events %d to %d were skipped" % (start["seq"], a - 1))
-                count, at = 0, 0
-                while at < len(body):
-                    if flags & 1:
-                        at += 4
-                    length, crc, seq, nanos, kind, _, topic_n, producer_n, id_n = RECORD.unpack_from(body, at)
-                    rest = body[at + 8:at + 8 + length]
-                    if len(rest) != length or crc32c(rest) != crc:
-                        raise Failure("record %d arrived damaged" % seq)
-                    names = rest[24:24 + topic_n + producer_n + id_n]
-                    topic = names[:topic_n].decode()
-                    producer = names[topic_n:topic_n + producer_n].decode()
-                    payload = rest[24 + len(names):]
-                    at += (8 + length + 7) // 8 * 8
+                count = 0
+                for _, seq, topic, producer, payload in self.records(body, flags & 1):
                     count += 1
                     yield seq, topic, producer, json.loads(payload)
                 if a and isinstance(start, dict):
                     start["seq"] = max(start["seq"], b + 1)
                 if count:
                     self.send(CREDIT, handle=1, a=count, b=len(body))
+
+    @staticmethod
+    def records(body, counted):
+        """(deliveries, seq, topic, producer, payload) of each record of EVENTS."""
+        at, deliveries = 0, 1
+        while at < len(body):
+            if counted:
+                (deliveries,) = struct.unpack_from(">I", body, at)
+                at += 4
+            length, crc, seq, nanos, kind, _, topic_n, producer_n, id_n = RECORD.unpack_from(body, at)
+            rest = body[at + 8:at + 8 + length]
+            if len(rest) != length or crc32c(rest) != crc:
+                raise Failure("record %d arrived damaged" % seq)
+            names = rest[24:24 + topic_n + producer_n + id_n]
+            at += (8 + length + 7) // 8 * 8
+            yield deliveries, seq, names[:topic_n].decode(), names[topic_n:topic_n + producer_n].decode(), rest[24 + len(names):]
+
+    # -- sharing work
+
+    def work(self, consumer, filters, start, seconds, options):
+        """Yields (seq, deliveries, event, settle) as a member of a group; settle(verb, delay_ms) says what became of the event."""
+        end = time.monotonic() + seconds
+        body = dict({"consumer": consumer, "filters": filters, "mode": "group", "from": start, "credit_msgs": 16}, **options)
+        generation = None
+        while True:
+            if self.welcome is None:
+                self.hello(max(0.1, end - time.monotonic()))
+                generation = None
+            if generation is None:
+                self.send(SUB, handle=2, body=body)
+                generation = 0
+            answer = self.receive(max(0.0, end - time.monotonic()))
+            if answer is None:
+                return
+            command, flags, status, handle, a, b, rest = answer
+            if (command == ERR and status == 401) or (command == BYE and handle == 0):
+                self.welcome = None  # join again: what was not settled comes again
+            elif command == SUBOK:
+                generation = b
+            elif command == ERR and b == ACKX:
+                continue  # too late: the event went to another member meanwhile, and is its to settle
+            elif command == ERR:
+                raise Failure(json.loads(rest)["message"])
+            elif command in (BYE, LOST):
+                raise Failure("the group is lost (%d)" % status)
+            elif command == EVENTS:
+                count = 0
+                for deliveries, seq, topic, producer, payload in self.records(rest, flags & 1):
+                    count += 1
+
+                    def settle(verb, delay=0, seq=seq):
+                        self.send(ACKX, handle=2, b=generation, body=VERDICT.pack(seq, verb, 0, 0, delay))
+
+                    yield seq, deliveries, json.loads(payload), settle
+                if count:
+                    self.send(CREDIT, handle=2, a=count, b=len(rest))
 
     # -- asking
 
@@ -301,6 +356,14 @@ def main():
         reader.add_argument("--until")
         reader.add_argument("--timeout", type=float, default=60)
         reader.add_argument("--count", type=int)
+    work = commands.add_parser("work")
+    work.add_argument("consumer")
+    work.add_argument("--type", default="")
+    work.add_argument("--since", type=int)
+    work.add_argument("--timeout", type=float, default=60)
+    work.add_argument("--count", type=int)
+    work.add_argument("--nak", type=int, default=0)
+    work.add_argument("--max", type=int, default=8)
     call = commands.add_parser("call")
     call.add_argument("method")
     call.add_argument("data")
@@ -316,6 +379,20 @@ def main():
             print(json.dumps(client.publish(options.type, options.subject, json.loads(options.data))))
         elif options.command == "call":
             print(json.dumps(client.call(options.method, json.loads(options.data), options.timeout)))
+        elif options.command == "work":
+            start = "cursor" if options.since is None else {"seq": options.since}
+            policy = {"ack_wait_ms": 5000, "max_deliver": options.max, "backoff_ms": [50]}
+            done = set()
+            for seq, deliveries, event, settle in client.work(
+                    options.consumer, filters_of(options.type), start, options.timeout, policy):
+                refused = deliveries < options.nak
+                print(json.dumps({"seq": seq, "deliveries": deliveries, "data": event.get("data"), "done": not refused}), flush=True)
+                settle(REFUSED if refused else DONE)
+                if not refused:
+                    done.add(seq)  # one that was settled just before the bus died may come twice
+                if len(done) == options.count:
+                    return 0
+            return 3 if options.count else 0
         else:
             start = "new" if options.since is None else {"seq": options.since}
             seen = 0

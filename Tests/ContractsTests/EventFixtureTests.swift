@@ -115,6 +115,8 @@ import Testing
             HealthChanged(instance: instance, healthy: false, reason: "GET /healthz answered 500"),
             ComponentJoined(component: "git", version: "0.1.0"),
             ComponentLeft(component: "git", reason: "left"), BusDenied(key: "script", command: "PUB", what: "git.push.received"),
+            MessageParked(owner: "script", consumer: "jobs", sequence: 7, deliveries: 8, reason: "refused by its consumer"),
+            ConsumerStopped(owner: "script", consumer: "core", sequence: 7, deliveries: 8, reason: "refused by its consumer"),
             ImagePushed(
                 repository: "bundles/shop", tag: nil, digest: digest, mediaType: "application/vnd.oci.image.manifest.v1+json", size: 512),
             ImageDeleted(repository: "bundles/shop", tag: "v1", digest: digest),

@@ -36,6 +36,14 @@ import Wire
         #expect(throws: WireError.self) { try Publication.decode(body, count: .max) }
     }
 
+    @Test("verdicts survive; other lengths and unknown verbs are refused") func verdicts() throws {
+        let list = [Verdict(.ack, 1), Verdict(.nak, .max, delay: 5000), Verdict(.inProgress, 3), Verdict(.terminate, 4)]
+        let body = Verdict.encode(list)
+        #expect(body.count == 64)
+        #expect(try Verdict.decode(body) == list)
+        for wrong in [Data(), body.dropLast(), Data(count: 16)] { #expect(throws: WireError.self) { try Verdict.decode(Data(wrong)) } }
+    }
+
     @Test("exceptions survive") func exceptions() throws {
         let list = [PublishException(number: 3, status: 208), PublishException(number: .max, status: 507)]
         #expect(try PublishException.decode(PublishException.encode(list)) == list)

@@ -107,7 +107,8 @@ final class Broker: Service {
         let outboxes = recovered.outboxes.merging(try store.outboxes(stream: log.stream)) { max($0, $1) }
         let router = Router(
             settings: Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host), log: log, last: log.last, hash: log.hash,
-            outboxes: outboxes, recent: recovered.recent, cursors: try store.cursors(stream: log.stream), makeID: { EventID.fresh().text })
+            outboxes: outboxes, recent: recovered.recent, consumers: try store.consumers(stream: log.stream),
+            makeID: { EventID.fresh().text })
         return (log, router)
     }
 
@@ -176,6 +177,28 @@ final class Broker: Service {
         }
         guard let list else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
         return list
+    }
+
+    /// What is parked for consumers, of one owner and one name when they are given.
+    func parked(owner: String?, consumer: String?) async throws -> [ParkedStatus] {
+        let list = await withCheckedContinuation { continuation in
+            let taken = inbox.post(.parked(owner: owner, consumer: consumer) { continuation.resume(returning: $0) })
+            if !taken { continuation.resume(returning: nil) }
+        }
+        guard let list else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
+        return list
+    }
+
+    /// Delivers a parked event again, or forgets that it is parked. Throws `Problem` when it is not.
+    func unpark(owner: String, consumer: String, seq: UInt64, retry: Bool) async throws {
+        let problem = await withCheckedContinuation { continuation in
+            let taken = inbox.post(
+                .unpark(ConsumerKey(owner: owner, name: consumer), seq: seq, retry: retry) { continuation.resume(returning: $0) })
+            if !taken {
+                continuation.resume(returning: Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again"))
+            }
+        }
+        if let problem { throw problem }
     }
 
     /// The number of the last durable event, now and whenever it has grown.

@@ -1,3 +1,4 @@
+import Contracts
 import Foundation
 import Logging
 import Wire
@@ -102,6 +103,14 @@ final class BrokerThread {
             calling[tickets] = done
             router.call(method, payload, as: "bus", milliseconds: milliseconds, ticket: tickets, now: now)
         case .consumers(let done): done(router.consumers())
+        case .parked(let owner, let consumer, let done): done(router.parkedList(owner: owner, consumer: consumer))
+        case .unpark(let consumer, let seq, let retry, let done):
+            do {
+                try router.unpark(consumer, seq, retry: retry)
+                done(nil)
+            } catch {
+                done(error as? Problem ?? Problem(.failed, "\(error)"))
+            }
         case .flushed(let result):
             router.flushed(result, now: now)
             toldAt = now
@@ -184,6 +193,8 @@ final class BrokerThread {
             case .publish(_, _, let done): done(nil)
             case .call(_, _, _, let done): done(503, Data())
             case .consumers(let done): done(nil)
+            case .parked(_, _, let done): done(nil)
+            case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
             case .refusedKey, .stop: break
             }

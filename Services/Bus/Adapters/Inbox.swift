@@ -7,6 +7,8 @@ enum Order: Sendable {
     case publish([PendingPublication], producer: String, @Sendable ([LocalDecision]?) -> Void)
     case call(method: String, payload: Data, milliseconds: Int64, @Sendable (UInt16, Data) -> Void)
     case consumers(@Sendable ([ConsumerStatus]?) -> Void)
+    case parked(owner: String?, consumer: String?, @Sendable ([ParkedStatus]?) -> Void)
+    case unpark(ConsumerKey, seq: UInt64, retry: Bool, @Sendable (Problem?) -> Void)
     case flushed(FlushResult)
     /// Changes that were stored, or were not.
     case saved((any Error)?)
@@ -49,7 +51,8 @@ final class Inbox: Sendable {
         let (taken, wake) = state.withLock { state -> (Bool, Bool) in
             guard !state.closed else { return (false, false) }
             switch order {
-            case .publish, .call, .consumers, .refusedKey: guard state.queue.count < Self.limit else { return (false, false) }
+            case .publish, .call, .consumers, .parked, .unpark, .refusedKey:
+                guard state.queue.count < Self.limit else { return (false, false) }
             case .flushed, .saved, .stop: break
             }
             state.queue.append(order)

@@ -12,13 +12,8 @@ struct Cursor: Hashable, Sendable {
     var seq: UInt64 = 0
     /// Raised by every subscription; an acknowledgement with an older one is refused.
     var generation: UInt64 = 0
-}
-
-/// What the bookkeeping database has to learn.
-struct Changes: Sendable {
-    var cursors: [ConsumerKey: Cursor] = [:]
-    /// The highest number taken from each outbox.
-    var outboxes: [OutboxKey: UInt64] = [:]
+    /// The event that an ordered consumer refused last.
+    var strike: Strike?
 }
 
 struct SubscriptionKey: Hashable, Sendable {
@@ -26,11 +21,32 @@ struct SubscriptionKey: Hashable, Sendable {
     var handle: UInt32
 }
 
+/// Policy of an ordered consumer for an event that it cannot take in.
+enum Poison: Hashable, Sendable {
+    /// Delivery ends there: for whom skipping would spoil the state.
+    case stop
+    /// It is parked, and delivery goes on after it.
+    case park
+}
+
+/// An event that an ordered consumer refused, and how often it was delivered.
+struct Strike: Hashable, Sendable {
+    var seq: UInt64
+    var deliveries: Int
+}
+
 /// One subscription of one session.
 struct Subscription: Sendable {
     var owner: String
     /// Nil: ephemeral.
     var consumer: ConsumerKey?
+    /// One of several sessions that share the consumer's work queue.
+    var isMember = false
+    /// What becomes of an event that this ordered consumer refuses again and again.
+    var poison = Poison.stop
+    var policy = WorkQueue.Policy()
+    /// Nothing is sent before this moment: a refused event rests.
+    var restsUntil = Int64.min
     var filters: [Filter]
     var generation: UInt64
     /// The next event to examine.

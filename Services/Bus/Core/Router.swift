@@ -21,6 +21,10 @@ struct Router: Sendable {
         var subscriptionsPerSession = 1000
         var filtersPerSubscription = 100
         var waitingCalls = 1000
+        /// Events of a group that are delivered and not settled; beyond that only redeliveries go out.
+        var unsettled = 10_000
+        /// Events parked for one consumer; beyond that its group gets no new ones.
+        var parked = 10_000
         /// How long a client may be away before the others are told, in milliseconds.
         var leftAfter: Int64 = 3000
         var stream: String
@@ -67,7 +71,14 @@ struct Router: Sendable {
     var turn = 0
     var cursors: [ConsumerKey: Cursor]
     var changedCursors: Set<ConsumerKey> = []
+    /// Who reads an ordered consumer.
     var active: [ConsumerKey: SubscriptionKey] = [:]
+    /// Group consumers, and the sessions that share each.
+    var queues: [ConsumerKey: WorkQueue]
+    var members: [ConsumerKey: [SubscriptionKey]] = [:]
+    var changedQueues: Set<ConsumerKey> = []
+    var parked: [ConsumerKey: [UInt64: Parked]]
+    var changedParked: [ConsumerKey: Set<UInt64>] = [:]
 
     // Calls
     var calls: [UInt64: Call] = [:]
@@ -78,14 +89,16 @@ struct Router: Sendable {
 
     init(
         settings: Settings, log: any LogView, last: UInt64, hash: Data, outboxes: [OutboxKey: UInt64] = [:],
-        recent: RecentIDs = RecentIDs(), cursors: [ConsumerKey: Cursor] = [:], makeID: @escaping @Sendable () -> String
+        recent: RecentIDs = RecentIDs(), consumers: ConsumerRecords = ConsumerRecords(), makeID: @escaping @Sendable () -> String
     ) {
         self.settings = settings
         self.log = log
         self.last = last
         self.hash = hash
         self.recent = recent
-        self.cursors = cursors
+        cursors = consumers.cursors
+        queues = consumers.queues
+        parked = consumers.parked
         self.makeID = makeID
         taken = outboxes
         durableTaken = outboxes
@@ -154,7 +167,7 @@ struct Router: Sendable {
         case .subscribe: try subscribe(frame, peer, session, allowed, now)
         case .credit: credit(frame, peer, now)
         case .ack: acknowledge(frame, peer, now)
-        case .ackEach: refuse(peer, frame, 501, "unsupported", "group mode comes with a later version; use mode ordered", now)
+        case .ackEach: try acknowledgeEach(frame, peer, now)
         case .unsubscribe: unsubscribe(frame, peer, now)
         case .serve: try serve(frame, peer, session, allowed, now)
         case .request: try request(frame, peer, session, allowed, now)

@@ -5,11 +5,13 @@ import Wire
 extension Router {
     mutating func subscribe(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let body = try JSONDecoder().decode(SubscribeBody.self, from: frame.body)
+        let isGroup: Bool
         switch body.mode {
-        case nil, "ordered": break
-        case "group": return refuse(peer, frame, 501, "unsupported", "group mode comes with a later version; use mode ordered", now)
-        case let mode?: throw WireError("mode \(Problem.quote(mode)): expected ordered")
+        case nil, "ordered": isGroup = false
+        case "group": isGroup = true
+        case let mode?: throw WireError("mode \(Problem.quote(mode)): expected ordered or group")
         }
+        let (policy, poison) = try Self.policy(body)
         guard frame.handle != 0 else { throw WireError("SUB needs a handle other than 0") }
         guard !body.filters.isEmpty, body.filters.count <= settings.filtersPerSubscription, body.consumer.utf8.count <= 200 else {
             throw WireError("SUB: 1 to \(settings.filtersPerSubscription) filters and a consumer of at most 200 bytes")
@@ -23,8 +25,25 @@ extension Router {
             return refuse(peer, frame, 429, "too_many", "at most \(settings.subscriptionsPerSession) subscriptions a session", now)
         }
         let consumer = body.consumer.isEmpty ? nil : ConsumerKey(owner: session.user, name: body.consumer)
+        if let consumer {
+            guard isGroup ? active[consumer] == nil : members[consumer] == nil else {
+                let mode = isGroup ? "ordered" : "group"
+                return refuse(peer, frame, 409, "conflict", "\(Problem.quote(consumer.name)) is read in mode \(mode) now", now)
+            }
+        } else if isGroup {
+            throw WireError("SUB: mode group needs a consumer's name")
+        }
+        if isGroup, let consumer {
+            if let older = members[consumer]?.first(where: { $0 != SubscriptionKey(peer: peer, handle: frame.handle) }),
+                let theirs = subscriptions[older]?.filters, Set(theirs) != Set(filters)
+            {
+                // An event that one of them examines and does not want would be lost to the others.
+                return refuse(
+                    peer, frame, 409, "conflict", "\(Problem.quote(consumer.name)) is read with other filters now", now)
+            }
+        }
         let next: UInt64
-        switch try start(body.from ?? .cursor, consumer) {
+        switch try isGroup ? startGroup(body.from, consumer) : start(body.from ?? .cursor, consumer) {
         case .at(let seq): next = seq
         case .lost(let status, let wanted):
             return send(peer, Frame(.lost, status: status, handle: frame.handle, a: wanted, b: log.first), now)
@@ -33,30 +52,70 @@ extension Router {
         }
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
         if subscriptions[key] != nil { drop(key) }
-        var generation: UInt64 = 0
+        var subscription = Subscription(
+            owner: session.user, consumer: consumer, filters: filters, generation: 0, next: next,
+            creditMessages: Int64(min(max(body.credit_msgs, 0), settings.creditMessages)),
+            creditBytes: Int64(min(max(body.credit_bytes, 0), settings.creditBytes)), now: now)
+        subscription.policy = policy
+        subscription.poison = poison
+        if isGroup, let consumer { return try join(key, subscription, consumer, now) }
         if let consumer {
             if let older = active[consumer] {
                 // One at a time: whoever held it, perhaps a process that slept, cannot move the cursor any more.
                 fence(older, "another session took over '\(consumer.name)'", now)
             }
-            var cursor = cursors[consumer] ?? Cursor()
-            // Above all of earlier starts, also of one that died before it could write down what it had given out.
-            cursor.generation = max(cursor.generation, settings.epoch << 32) + 1
-            cursor.seq = next - 1
-            generation = cursor.generation
-            cursors[consumer] = cursor
-            changedCursors.insert(consumer)
+            // A queue that was left behind under this name ends: the ordered reader begins where it says.
+            if queues.removeValue(forKey: consumer) != nil { changedQueues.insert(consumer) }
+            subscription.generation = nextGeneration(consumer, seq: next - 1)
             active[consumer] = key
         }
-        subscriptions[key] = Subscription(
-            owner: session.user, consumer: consumer, filters: filters, generation: generation, next: next,
-            creditMessages: Int64(min(max(body.credit_msgs, 0), settings.creditMessages)),
-            creditBytes: Int64(min(max(body.credit_bytes, 0), settings.creditBytes)), now: now)
-        sessions[peer]?.subscriptions.insert(frame.handle)
-        sessions[peer]?.fenced.remove(frame.handle)
+        try begin(key, subscription, from: next - 1, now)
+    }
+
+    /// Raises the consumer's generation, and writes down how far it is.
+    mutating func nextGeneration(_ consumer: ConsumerKey, seq: UInt64) -> UInt64 {
+        var cursor = cursors[consumer] ?? Cursor()
+        // Above all of earlier starts, also of one that died before it could write down what it had given out.
+        cursor.generation = max(cursor.generation, settings.epoch << 32) + 1
+        cursor.seq = seq
+        if let strike = cursor.strike, strike.seq <= seq { cursor.strike = nil }
+        cursors[consumer] = cursor
+        changedCursors.insert(consumer)
+        return cursor.generation
+    }
+
+    mutating func begin(_ key: SubscriptionKey, _ subscription: Subscription, from seq: UInt64, _ now: Int64) throws {
+        subscriptions[key] = subscription
+        sessions[key.peer]?.subscriptions.insert(key.handle)
+        sessions[key.peer]?.fenced.remove(key.handle)
         turns.append(key)
-        let answer = SubscribedBody(stream: settings.stream, first: log.first, last: last, pending: last + 1 - next)
-        send(peer, Frame(.subscribed, handle: frame.handle, a: next - 1, b: generation, body: try Coding.encode(answer)), now)
+        let answer = SubscribedBody(
+            stream: settings.stream, first: log.first, last: last, pending: last - min(last, seq),
+            parked: subscription.consumer.flatMap { parked[$0]?.count } ?? 0)
+        send(key.peer, Frame(.subscribed, handle: key.handle, a: seq, b: subscription.generation, body: try Coding.encode(answer)), now)
+    }
+
+    private static func policy(_ body: SubscribeBody) throws -> (WorkQueue.Policy, Poison) {
+        var policy = WorkQueue.Policy()
+        if let wait = body.ack_wait_ms {
+            guard (100...86_400_000).contains(wait) else { throw WireError("'ack_wait_ms': expected 100 to 86400000") }
+            policy.ackWait = Int64(wait)
+        }
+        if let most = body.max_deliver {
+            guard (0...1_000_000).contains(most) else { throw WireError("'max_deliver': expected 0 (for ever) to 1000000") }
+            policy.maxDeliver = most
+        }
+        if let pauses = body.backoff_ms {
+            guard pauses.count <= 64, pauses.allSatisfy({ (0...86_400_000).contains($0) }) else {
+                throw WireError("'backoff_ms': at most 64 pauses of 0 to 86400000")
+            }
+            policy.backoff = pauses.map { Int64($0) }
+        }
+        switch body.poison {
+        case nil, "stop": return (policy, .stop)
+        case "park": return (policy, .park)
+        case let other?: throw WireError("poison \(Problem.quote(other)): expected stop or park")
+        }
     }
 
     private enum Start { case at(UInt64), lost(status: UInt16, wanted: UInt64), damaged(DamagedRange) }
@@ -86,6 +145,18 @@ extension Router {
         }
     }
 
+    /// A queue that exists goes on where it is, whatever the newest member would like; unless the log has left it behind.
+    private mutating func startGroup(_ from: Position?, _ consumer: ConsumerKey?) throws -> Start {
+        guard let consumer, let queue = queues[consumer] else { return try start(from ?? .cursor, consumer) }
+        if case .seq(let seq, let stream?)? = from, stream != settings.stream { return .lost(status: 409, wanted: seq) }
+        let isLost = queue.next > last + 1 || queue.next < log.first
+        guard isLost else { return .at(queue.next) }
+        guard let from, from != .cursor else { return .lost(status: queue.next > last + 1 ? 409 : 410, wanted: queue.next) }
+        let start = try start(from, consumer)
+        if case .at = start, members[consumer] == nil { queues.removeValue(forKey: consumer) }
+        return start
+    }
+
     mutating func credit(_ frame: Frame, _ peer: Peer, _ now: Int64) {
         // Unknown: it ended a moment ago, and its client has not heard yet.
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
@@ -103,6 +174,9 @@ extension Router {
             return bye(peer, handle: frame.handle, 410, "generation \(frame.b) is over", retry: nil, now)
         }
         guard let subscription = subscriptions[key], let consumer = subscription.consumer else { return }
+        guard !subscription.isMember else {
+            return refuse(peer, frame, 409, "conflict", "a group settles each event, with ACKX", now)
+        }
         // Whoever does not know that another took over in between must not go on either.
         guard frame.b == subscription.generation else { return fence(key, "generation \(frame.b) is over", now) }
         guard frame.a < subscription.unreported else {
@@ -111,6 +185,7 @@ extension Router {
         // Cumulative: an older number says nothing new.
         guard var cursor = cursors[consumer], frame.a > cursor.seq else { return }
         cursor.seq = frame.a
+        if let strike = cursor.strike, strike.seq <= frame.a { cursor.strike = nil }
         cursors[consumer] = cursor
         changedCursors.insert(consumer)
     }
@@ -126,14 +201,18 @@ extension Router {
 
     mutating func unsubscribe(_ frame: Frame, _ peer: Peer, _ now: Int64) {
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
-        if subscriptions[key] != nil { drop(key) }
+        if subscriptions[key] != nil { drop(key, orderly: true) }
         if sessions[peer]?.served[frame.handle] != nil { stopServing(peer, frame.handle, now) }
     }
 
-    mutating func drop(_ key: SubscriptionKey) {
+    /// `orderly`: its client said so, and gives back what it has not begun.
+    mutating func drop(_ key: SubscriptionKey, orderly: Bool = false) {
         guard let subscription = subscriptions.removeValue(forKey: key) else { return }
         sessions[key.peer]?.subscriptions.remove(key.handle)
-        if let consumer = subscription.consumer, active[consumer] == key { active.removeValue(forKey: consumer) }
+        if let consumer = subscription.consumer {
+            if subscription.isMember { leave(consumer, key, orderly: orderly) }
+            if active[consumer] == key { active.removeValue(forKey: consumer) }
+        }
         if let at = turns.firstIndex(of: key) {
             turns.remove(at: at)
             if turn > at { turn -= 1 }
@@ -164,7 +243,16 @@ extension Router {
 
     /// One message, or one stretch of the log that holds nothing for it; false when there is nothing to do.
     private mutating func feed(_ key: SubscriptionKey, _ now: Int64) -> Bool {
-        guard var subscription = subscriptions[key], subscription.next <= last, subscription.hasCredit else { return false }
+        guard var subscription = subscriptions[key], subscription.hasCredit else { return false }
+        if subscription.isMember { return feedMember(key, subscription, now) }
+        guard subscription.next <= last, now >= subscription.restsUntil else { return false }
+        if let consumer = subscription.consumer, let strike = cursors[consumer]?.strike, strike.seq == subscription.next {
+            do {
+                return try deliverAgain(key, subscription, strike, now)
+            } catch {
+                return halt(key, subscription, error, now)
+            }
+        }
         let records: ArraySlice<StoredRecord>
         if let live = tail.slice(from: subscription.next) {
             records = live
@@ -178,7 +266,10 @@ extension Router {
         var body = Data()
         var count: Int64 = 0
         var examined = 0
+        // An event that was refused goes alone, with its count.
+        let refused = subscription.consumer.flatMap { cursors[$0]?.strike?.seq }
         for record in records {
+            if record.seq == refused { break }
             if subscription.matches(record.topic) {
                 guard count < Limits.packedEvents, count < subscription.creditMessages,
                     count == 0
@@ -205,7 +296,7 @@ extension Router {
     }
 
     /// The consumer has come to something that cannot be read: it is told which numbers, and decides itself where to go on.
-    private mutating func halt(_ key: SubscriptionKey, _ subscription: Subscription, _ error: any Error, _ now: Int64) -> Bool {
+    mutating func halt(_ key: SubscriptionKey, _ subscription: Subscription, _ error: any Error, _ now: Int64) -> Bool {
         effects.append(.note(.warning, "\(subscription.owner): \(error)"))
         if subscription.next > subscription.unreported {
             send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1), now)
@@ -223,7 +314,7 @@ extension Router {
 
     /// Ranges without a match are named when they are long, or after a moment.
     mutating func reportRanges(_ now: Int64) {
-        for (key, subscription) in subscriptions where subscription.next > subscription.unreported {
+        for (key, subscription) in subscriptions where subscription.next > subscription.unreported && !subscription.isMember {
             guard now - subscription.reportedAt >= 200 || subscription.next - subscription.unreported >= 4096 else { continue }
             send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1), now)
             subscriptions[key]?.unreported = subscription.next
@@ -274,56 +365,4 @@ extension Router {
         flush(&self)
         subscriptions[key] = subscription
     }
-
-    // MARK: For people
-
-    /// What changed since the last call, for the bookkeeping database.
-    mutating func takeChanges() -> Changes {
-        defer {
-            changedCursors.removeAll(keepingCapacity: true)
-            changedOutboxes.removeAll(keepingCapacity: true)
-        }
-        return Changes(
-            cursors: changedCursors.reduce(into: [:]) { $0[$1] = cursors[$1] },
-            outboxes: changedOutboxes.reduce(into: [:]) { $0[$1] = durableTaken[$1] })
-    }
-
-    /// What could not be stored goes with the next attempt, as it is then.
-    mutating func putBack(_ changes: Changes) {
-        changedCursors.formUnion(changes.cursors.keys)
-        changedOutboxes.formUnion(changes.outboxes.keys)
-    }
-
-    /// Whether something changed that should not wait; outboxes are in the log as well.
-    var hasChanges: Bool { !changedCursors.isEmpty }
-
-    func consumers() -> [ConsumerStatus] {
-        let durable = cursors.map { key, cursor in
-            ConsumerStatus(
-                owner: key.owner, consumer: key.name, cursor: cursor.seq, lag: last - min(last, cursor.seq), connected: active[key] != nil,
-                generation: cursor.generation, filters: active[key].flatMap { subscriptions[$0]?.filters.map(\.text) } ?? [], dropped: 0)
-        }
-        let live = subscriptions.values.filter { $0.consumer == nil }.map { subscription in
-            ConsumerStatus(
-                owner: subscription.owner, consumer: "", cursor: subscription.unreported - 1,
-                lag: last - min(last, subscription.unreported - 1),
-                connected: true, generation: 0, filters: subscription.filters.map(\.text), dropped: subscription.dropped)
-        }
-        return (durable + live).sorted { ($0.owner, $0.consumer, $0.cursor) < ($1.owner, $1.consumer, $1.cursor) }
-    }
-}
-
-/// A row of `GET /v1/consumers`.
-struct ConsumerStatus: Codable, Hashable, Sendable {
-    var owner: String
-    /// Empty: ephemeral.
-    var consumer: String
-    var cursor: UInt64
-    /// Events behind the head, foreign ones included.
-    var lag: UInt64
-    var connected: Bool
-    var generation: UInt64
-    var filters: [String]
-    /// Live events dropped for want of credit.
-    var dropped: UInt64
 }

@@ -9,10 +9,49 @@ extension Router {
         switch call.method {
         case "bus.consumers": return try Coding.encode(consumers())
         case "bus.lookup": return try lookup(call)
+        case "bus.parked.list":
+            let asked = try Coding.decode(ParkedQuery.self, from: call.payload)
+            return try Coding.encode(parkedList(owner: try owner(asked, call), consumer: asked.consumer))
+        case "bus.parked.retry", "bus.parked.drop":
+            let asked = try Coding.decode(ParkedQuery.self, from: call.payload)
+            guard let consumer = asked.consumer, let seq = asked.seq else {
+                throw Problem(.malformed, "\(call.method): 'consumer' and 'seq' are needed")
+            }
+            let key = ConsumerKey(owner: try owner(asked, call) ?? call.name, name: consumer)
+            try unpark(key, seq, retry: call.method == "bus.parked.retry")
+            return Data("{}".utf8)
         default:
             throw Problem(
-                .notFound, "the bus does not answer \(Problem.quote(call.method))", hint: "known: bus.consumers, bus.lookup")
+                .notFound, "the bus does not answer \(Problem.quote(call.method))",
+                hint: "known: bus.consumers, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop")
         }
+    }
+
+    private struct ParkedQuery: Decodable {
+        var owner: String?
+        var consumer: String?
+        var seq: UInt64?
+    }
+
+    /// Whose consumers are meant: the caller's own; `api` speaks for people and may name anybody, or nobody for all.
+    private func owner(_ asked: ParkedQuery, _ call: Call) throws -> String? {
+        if call.name == "api" || call.name == "bus" { return asked.owner }
+        guard asked.owner ?? call.name == call.name else {
+            throw Problem(.forbidden, "'\(call.name)' may look after its own consumers only")
+        }
+        return call.name
+    }
+
+    func parkedList(owner: String?, consumer: String?) -> [ParkedStatus] {
+        parked.filter { (owner ?? $0.key.owner) == $0.key.owner && (consumer ?? $0.key.name) == $0.key.name }
+            .flatMap { key, entries in
+                entries.values.map {
+                    ParkedStatus(
+                        owner: key.owner, consumer: key.name, seq: $0.seq, deliveries: $0.deliveries, reason: $0.reason,
+                        at: Timestamp(milliseconds: $0.at))
+                }
+            }
+            .sorted { ($0.owner, $0.consumer, $0.seq) < ($1.owner, $1.consumer, $1.seq) }
     }
 
     /// The number of the caller's own event with that id.

@@ -43,9 +43,9 @@ extension Router {
     }
 
     /// Ends a session and everything that hung on it.
-    mutating func end(_ peer: Peer, reason: String, now: Int64) {
+    mutating func end(_ peer: Peer, reason: String, orderly: Bool = false, now: Int64) {
         guard let session = sessions.removeValue(forKey: peer) else { return }
-        for handle in session.subscriptions { drop(SubscriptionKey(peer: peer, handle: handle)) }
+        for handle in session.subscriptions { drop(SubscriptionKey(peer: peer, handle: handle), orderly: orderly) }
         endCalls(of: peer, session, now)
         effects.append(.note(.info, "\(session.user): session \(session.id) ended: \(reason)"))
         if !sessions.values.contains(where: { $0.user == session.user }) { leaving[session.user] = (now, reason) }
@@ -90,7 +90,7 @@ extension Router {
                 throw WireError("BYE: the body is no JSON object")
             }
         }
-        end(peer, reason: "left", now: now)
+        end(peer, reason: "left", orderly: true, now: now)
     }
 
     /// The bus was not scheduled for a while: that is not the clients' fault.
@@ -109,6 +109,7 @@ extension Router {
         }
         expireCalls(now)
         denials.tick(now)
+        expireDeliveries(now)
         reportRanges(now)
         for (user, left) in leaving where now - left.at >= settings.leftAfter {
             leaving.removeValue(forKey: user)
@@ -141,7 +142,7 @@ extension Router {
     }
 
     /// The time in a UUID of version 7 (RFC 9562, section 5.7): its first 48 bits are milliseconds since 1970.
-    private static func time(of id: EventID) -> Timestamp? {
+    static func time(of id: EventID) -> Timestamp? {
         Int64(id.text.replacing("-", with: "").prefix(12), radix: 16).map { Timestamp(milliseconds: $0) }
     }
 

@@ -1,6 +1,7 @@
 import Foundation
 import GRDB
 import Storage
+import Wire
 
 /// Consumers' cursors, the last flush, and what the log should hold, in the bus's SQLite file. Losing the last moments costs
 /// redelivery, never an event.
@@ -28,6 +29,24 @@ struct CursorStore: Sendable {
                     CREATE TABLE logs (stream TEXT PRIMARY KEY, first INTEGER NOT NULL, epoch INTEGER NOT NULL) WITHOUT ROWID;
                     """)
         }
+        groups(&migrator)
+    }
+
+    private static func groups(_ migrator: inout DatabaseMigrator) {
+        migrator.registerMigration("bus 3: work queues, parked events") { db in
+            try db.execute(
+                sql: """
+                    ALTER TABLE cursors ADD COLUMN strike INTEGER;
+                    ALTER TABLE cursors ADD COLUMN strike_deliveries INTEGER;
+                    CREATE TABLE queues (
+                        owner TEXT NOT NULL, consumer TEXT NOT NULL, stream TEXT NOT NULL, next INTEGER NOT NULL,
+                        unsettled BLOB NOT NULL, PRIMARY KEY (owner, consumer)) WITHOUT ROWID;
+                    CREATE TABLE parked (
+                        owner TEXT NOT NULL, consumer TEXT NOT NULL, seq INTEGER NOT NULL, stream TEXT NOT NULL,
+                        deliveries INTEGER NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
+                        PRIMARY KEY (owner, consumer, seq)) WITHOUT ROWID;
+                    """)
+        }
     }
 
     func mark() throws -> DurableMark? {
@@ -38,18 +57,51 @@ struct CursorStore: Sendable {
         }
     }
 
-    /// The cursors into this log. Those into another one (before a restore of nothing) are left where they are.
-    func cursors(stream: String) throws -> [ConsumerKey: Cursor] {
+    /// The consumers of this log. Those of another one (before a restore of nothing) are left where they are.
+    func consumers(stream: String) throws -> ConsumerRecords {
         try store.db.read { db in
-            var result: [ConsumerKey: Cursor] = [:]
-            let rows = try Row.fetchCursor(
-                db, sql: "SELECT owner, consumer, seq, generation FROM cursors WHERE stream = ?", arguments: [stream])
-            while let row = try rows.next() {
-                result[ConsumerKey(owner: row[0], name: row[1])] = Cursor(
-                    seq: UInt64(bitPattern: row[2]), generation: UInt64(bitPattern: row[3]))
+            var result = ConsumerRecords()
+            let cursors = try Row.fetchCursor(
+                db, sql: "SELECT owner, consumer, seq, generation, strike, strike_deliveries FROM cursors WHERE stream = ?",
+                arguments: [stream])
+            while let row = try cursors.next() {
+                let strike: Int64? = row[4]
+                result.cursors[ConsumerKey(owner: row[0], name: row[1])] = Cursor(
+                    seq: UInt64(bitPattern: row[2]), generation: UInt64(bitPattern: row[3]),
+                    strike: strike.map { Strike(seq: UInt64(bitPattern: $0), deliveries: row[5] ?? 1) })
+            }
+            let queues = try Row.fetchCursor(
+                db, sql: "SELECT owner, consumer, next, unsettled FROM queues WHERE stream = ?", arguments: [stream])
+            while let row = try queues.next() {
+                result.queues[ConsumerKey(owner: row[0], name: row[1])] = WorkQueue(
+                    next: UInt64(bitPattern: row[2]), unsettled: Self.unpack(row[3]))
+            }
+            let parked = try Row.fetchCursor(
+                db, sql: "SELECT owner, consumer, seq, deliveries, reason, at FROM parked WHERE stream = ?", arguments: [stream])
+            while let row = try parked.next() {
+                let seq = UInt64(bitPattern: row[2])
+                result.parked[ConsumerKey(owner: row[0], name: row[1]), default: [:]][seq] = Parked(
+                    seq: seq, deliveries: row[3], reason: row[4], at: row[5])
             }
             return result
         }
+    }
+
+    /// 12 bytes an event: `u64` number, `u32` deliveries.
+    static func pack(_ unsettled: [UInt64: Int]) -> Data {
+        var writer = Writer(capacity: unsettled.count * 12)
+        for (seq, deliveries) in unsettled.sorted(by: { $0.key < $1.key }) {
+            writer.u64(seq)
+            writer.u32(UInt32(clamping: deliveries))
+        }
+        return writer.data
+    }
+
+    static func unpack(_ data: Data) -> [UInt64: Int] {
+        var reader = Reader(data)
+        var result: [UInt64: Int] = [:]
+        while let seq = reader.u64(), let deliveries = reader.u32() { result[seq] = Int(deliveries) }
+        return result
     }
 
     /// What is remembered of a log.
@@ -98,15 +150,18 @@ struct CursorStore: Sendable {
     private static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
         let statement = try db.cachedStatement(
             sql: """
-                INSERT INTO cursors (owner, consumer, seq, generation, stream) VALUES (?, ?, ?, ?, ?)
+                INSERT INTO cursors (owner, consumer, seq, generation, stream, strike, strike_deliveries) VALUES (?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT (owner, consumer) DO UPDATE
-                SET seq = excluded.seq, generation = excluded.generation, stream = excluded.stream
+                SET seq = excluded.seq, generation = excluded.generation, stream = excluded.stream, strike = excluded.strike,
+                    strike_deliveries = excluded.strike_deliveries
                 """)
         for (key, cursor) in changes.cursors {
             try statement.execute(arguments: [
                 key.owner, key.name, Int64(bitPattern: cursor.seq), Int64(bitPattern: cursor.generation), stream,
+                cursor.strike.map { Int64(bitPattern: $0.seq) }, cursor.strike?.deliveries,
             ])
         }
+        try saveGroups(changes, stream, db)
         for (key, number) in changes.outboxes {
             try db.cachedStatement(
                 sql: """
@@ -120,5 +175,36 @@ struct CursorStore: Sendable {
                 INSERT INTO durable_mark (one, segment, "offset", seq) VALUES (1, ?, ?, ?)
                 ON CONFLICT (one) DO UPDATE SET segment = excluded.segment, "offset" = excluded."offset", seq = excluded.seq
                 """, arguments: [Int64(bitPattern: mark.segment), mark.offset, Int64(bitPattern: mark.seq)])
+    }
+
+    private static func saveGroups(_ changes: Changes, _ stream: String, _ db: Database) throws {
+        for (key, queue) in changes.queues {
+            guard let queue else {
+                try db.cachedStatement(sql: "DELETE FROM queues WHERE owner = ? AND consumer = ?").execute(arguments: [key.owner, key.name])
+                continue
+            }
+            try db.cachedStatement(
+                sql: """
+                    INSERT INTO queues (owner, consumer, stream, next, unsettled) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (owner, consumer) DO UPDATE
+                    SET stream = excluded.stream, next = excluded.next, unsettled = excluded.unsettled
+                    """
+            ).execute(arguments: [key.owner, key.name, stream, Int64(bitPattern: queue.next), pack(queue.unsettled)])
+        }
+        for (key, entries) in changes.parked {
+            for (seq, parked) in entries {
+                let number = Int64(bitPattern: seq)
+                guard let parked else {
+                    try db.cachedStatement(sql: "DELETE FROM parked WHERE owner = ? AND consumer = ? AND seq = ?").execute(
+                        arguments: [key.owner, key.name, number])
+                    continue
+                }
+                try db.cachedStatement(
+                    sql: """
+                        INSERT OR REPLACE INTO parked (owner, consumer, seq, stream, deliveries, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+                        """
+                ).execute(arguments: [key.owner, key.name, number, stream, parked.deliveries, parked.reason, parked.at])
+            }
+        }
     }
 }
