@@ -23,6 +23,29 @@ public struct ComponentLeft: Event {
     }
 }
 
+/// A durable consumer has fallen far behind: 10 000 events, 64 MiB or five minutes. Published by `bus`, once until it has caught
+/// up by half.
+public struct ConsumerLagging: Event {
+    public static let type: EventType = "bus.consumer.lagging"
+    /// The name of the consumer's key.
+    public var owner: String
+    public var consumer: String
+    /// How many events are after its cursor, of whatever type.
+    public var events: UInt64
+    /// About how many bytes those take.
+    public var bytes: UInt64
+    /// For how long at least it has been behind.
+    public var seconds: Int
+    public var subject: String { owner }
+    public init(owner: String, consumer: String, events: UInt64, bytes: UInt64, seconds: Int) {
+        self.owner = owner
+        self.consumer = consumer
+        self.events = events
+        self.bytes = bytes
+        self.seconds = seconds
+    }
+}
+
 /// A client of the bus asked for what its key may not. Published by `bus`, at most once a minute for the same thing.
 public struct BusDenied: Event {
     public static let type: EventType = "bus.denied"

@@ -114,6 +114,7 @@ struct TestLog {
         #expect(files.count > 4)
         let (log, recovered) = try home.open()
         #expect(recovered.damage.isEmpty && log.last == 603)
+        #expect(log.bytes(after: 603) < 200 << 10 && log.bytes(after: 0) > 400 << 10 && log.bytes(after: 300) < log.bytes(after: 200))
         #expect(try TestLog.readAll(log, from: 250) == Array(250...603))
     }
 

@@ -256,3 +256,36 @@ import Wire
         #expect(!bench.heard("d").contains { $0.known == .events })
     }
 }
+
+@Suite("Consumers that fall behind") struct LagTests {
+    @Test("far behind is told once, by events, by bytes or by time, and again after it had caught up", arguments: 0..<3) func lag(
+        by kind: Int
+    ) {
+        var bench = Bench {
+            $0.windowMessages = 10_000
+            $0.lag = LagWatch.Limits(
+                events: kind == 0 ? 100 : 1_000_000, bytes: kind == 1 ? 5000 : 1 << 40, milliseconds: kind == 2 ? 60_000 : 1 << 40)
+        }
+        bench.hello("p", "ada")
+        bench.hello("c", "bob")
+        bench.subscribe("c", "bob", consumer: "worker", messages: 4096)
+        let generation = bench.heard("c").first { $0.known == .subscribed }?.b ?? 0
+        var told: Int { ((try? bench.log.read(from: 1, bytes: 1 << 22)) ?? []).count { $0.topic == "bus.consumer.lagging" } }
+        var next: UInt64 = 1
+        for round in 1...2 {
+            bench.publish("p", "ada", from: next, (0..<120).map { "\(round)-\($0)" })
+            next += 120
+            for _ in 0..<40 {
+                bench.flush()
+                bench.pass(2000)
+                bench.say("p", "ada", Frame(.ping))
+                bench.say("c", "bob", Frame(.ping))
+            }
+            bench.flush()
+            #expect(told == round)
+            bench.say("c", "bob", Frame(.ack, handle: 1, a: bench.router.last, b: generation))
+            bench.pass(2000)
+            bench.flush()
+        }
+    }
+}

@@ -21,6 +21,9 @@ final class MemoryLog: LogView {
         }
     }
     func firstSeq(since time: UInt64) throws -> UInt64 { 1 }
+    func bytes(after seq: UInt64) -> UInt64 {
+        records.withLock { $0.reduce(0) { $0 + ($1.seq > seq ? UInt64($1.bytes.count) : 0) } }
+    }
 }
 
 /// A router with a clock, a device and clients that exist only here.

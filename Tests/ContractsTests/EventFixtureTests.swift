@@ -115,6 +115,7 @@ import Testing
             HealthChanged(instance: instance, healthy: false, reason: "GET /healthz answered 500"),
             ComponentJoined(component: "git", version: "0.1.0"),
             ComponentLeft(component: "git", reason: "left"), BusDenied(key: "script", command: "PUB", what: "git.push.received"),
+            ConsumerLagging(owner: "script", consumer: "core", events: 10000, bytes: 2_560_000, seconds: 12),
             MessageParked(owner: "script", consumer: "jobs", sequence: 7, deliveries: 8, reason: "refused by its consumer"),
             ConsumerStopped(owner: "script", consumer: "core", sequence: 7, deliveries: 8, reason: "refused by its consumer"),
             ImagePushed(

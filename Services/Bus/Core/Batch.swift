@@ -57,6 +57,8 @@ struct DamagedRange: Error, Hashable, Sendable, CustomStringConvertible {
 protocol LogView: Sendable {
     /// Number of the first event that is kept; last + 1 when there is none.
     var first: UInt64 { get }
+    /// About how many bytes the events after `seq` take.
+    func bytes(after seq: UInt64) -> UInt64
     /// Consecutive events from `seq` on, at least one when `seq` is in the log. Throws `DamagedRange`, `DiskError`.
     func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord]
     /// Number of the first event at or after a time in nanoseconds since 1970; last + 1 when there is none.

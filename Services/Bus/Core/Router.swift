@@ -21,6 +21,7 @@ struct Router: Sendable {
         var subscriptionsPerSession = 1000
         var filtersPerSubscription = 100
         var waitingCalls = 1000
+        var lag = LagWatch.Limits()
         /// Events of a group that are delivered and not settled; beyond that only redeliveries go out.
         var unsettled = 10_000
         /// Events parked for one consumer; beyond that its group gets no new ones.
@@ -52,6 +53,8 @@ struct Router: Sendable {
     /// Clients whose joining has been published, with their version.
     var joined: Set<String> = []
     var denials = Denials()
+    var lag = LagWatch()
+    var lagAt = Int64.min / 2
 
     // Publishing
     var filling = FillingBatch()

@@ -111,6 +111,7 @@ extension Router {
         denials.tick(now)
         expireDeliveries(now)
         reportRanges(now)
+        watchLag(now)
         for (user, left) in leaving where now - left.at >= settings.leftAfter {
             leaving.removeValue(forKey: user)
             joined.remove(user)

@@ -128,6 +128,18 @@ final class EventLog: LogView {
         return DamagedRange(first: seq, last: known?.last ?? seq, place: known?.place ?? place)
     }
 
+    func bytes(after seq: UInt64) -> UInt64 {
+        shared.withLock { shared in
+            var total = 0
+            // From the end, because most are near it.
+            for segment in shared.segments.reversed() {
+                guard segment.first > seq + 1 else { return UInt64(total + max(0, segment.end - segment.offset(near: seq + 1))) }
+                total += segment.end - SegmentHeader.length
+            }
+            return UInt64(total)
+        }
+    }
+
     func firstSeq(since time: UInt64) throws -> UInt64 {
         let (segments, last) = shared.withLock { ($0.segments, $0.last) }
         // Times never decrease, so the index narrows it to one entry, and a walk of at most 64 KiB finds the event.
