@@ -55,11 +55,10 @@ public enum Bootstrap {
             let logger = Logger(label: component.rawValue)
             let hangup = Reload.onHangup(config, logger)
             defer { hangup.cancel() }
-            // First: a home that is none is not made one by asking.
-            _ = try Keyring.load(component.rawValue, config)
+            // First, because it wants the key: a home that is none is not made one by asking.
+            let boot = try Boot.make(component, config, logger)
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
             let lock = try InstanceLock(directory: config.home.directory(component), component: component)
-            let boot = try Boot.make(component, config, logger)
             let services = try await make(boot)
             var configuration = ServiceGroupConfiguration(
                 services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,

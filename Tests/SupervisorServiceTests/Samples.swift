@@ -79,7 +79,7 @@ final class Scratch: Sendable {
         try Data(text.utf8).write(to: URL(fileURLWithPath: file))
         chmod(file, mode)
     }
-    func text(_ name: String) -> String { ProcFS.read("\(path)/\(name)") ?? "" }
+    func text(_ name: String) -> String { ProcFile.read("\(path)/\(name)") ?? "" }
 }
 
 /// Waits for what another task or process does.

@@ -16,23 +16,22 @@ struct LagWatch: Sendable {
     private var milestones: [ConsumerKey: Milestone] = [:]
     private var lagging: Set<ConsumerKey> = []
 
-    /// True when this look finds the consumer beyond a limit for the first time. `bytes` is only asked when events do not decide.
+    /// True when this look finds the consumer beyond a limit for the first time.
     mutating func look(
-        _ key: ConsumerKey, cursor: UInt64, head: UInt64, bytes: () -> UInt64, _ limits: Limits, _ now: Int64
-    ) -> (isNew: Bool, bytes: UInt64, milliseconds: Int64) {
+        _ key: ConsumerKey, cursor: UInt64, head: UInt64, bytes: UInt64, _ limits: Limits, _ now: Int64
+    ) -> (isNew: Bool, milliseconds: Int64) {
         if let known = milestones[key], cursor < known.head {} else { milestones[key] = Milestone(head: head, at: now) }
         guard cursor < head else {
             lagging.remove(key)
-            return (false, 0, 0)
+            return (false, 0)
         }
         let behind = now - (milestones[key]?.at ?? now)
         let events = head - cursor
-        let size = bytes()
-        if events >= limits.events || size >= limits.bytes || behind >= limits.milliseconds {
-            return (lagging.insert(key).inserted, size, behind)
+        if events >= limits.events || bytes >= limits.bytes || behind >= limits.milliseconds {
+            return (lagging.insert(key).inserted, behind)
         }
-        if events < limits.events / 2, size < limits.bytes / 2, behind < limits.milliseconds / 2 { lagging.remove(key) }
-        return (false, size, behind)
+        if events < limits.events / 2, bytes < limits.bytes / 2, behind < limits.milliseconds / 2 { lagging.remove(key) }
+        return (false, behind)
     }
 }
 
@@ -41,14 +40,14 @@ extension Router {
     mutating func watchLag(_ now: Int64) {
         guard now - lagAt >= 1000 else { return }
         lagAt = now
-        let log = log
         for (key, cursor) in cursors {
             let seq = queues[key]?.floor ?? cursor.seq
-            let found = lag.look(key, cursor: seq, head: last, bytes: { log.bytes(after: seq) }, settings.lag, now)
+            let bytes = log.bytes(after: seq)
+            let found = lag.look(key, cursor: seq, head: last, bytes: bytes, settings.lag, now)
             guard found.isNew else { continue }
             announce(
                 ConsumerLagging(
-                    owner: key.owner, consumer: key.name, events: last - seq, bytes: found.bytes, seconds: Int(found.milliseconds / 1000)))
+                    owner: key.owner, consumer: key.name, events: last - seq, bytes: bytes, seconds: Int(found.milliseconds / 1000)))
             effects.append(.note(.warning, "'\(key.name)' of \(key.owner) is \(last - seq) events behind"))
         }
     }

@@ -11,10 +11,8 @@ struct ProcessMark: Codable, Hashable, Sendable {
 
     /// The running process with that number; nil when there is none.
     init?(pid: Int32) {
-        guard pid > 0, let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
         // The name may hold anything, so the fields are counted after its closing parenthesis.
-        let fields = String(decoding: data, as: UTF8.self)
-        guard let close = fields.lastIndex(of: ")") else { return nil }
+        guard pid > 0, let fields = ProcFile.read("/proc/\(pid)/stat"), let close = fields.lastIndex(of: ")") else { return nil }
         let rest = fields[close...].split(separator: " ")
         guard rest.count > 20, let start = UInt64(rest[20]), rest[1] != "Z" else { return nil }
         self.pid = pid

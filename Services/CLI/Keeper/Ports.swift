@@ -121,17 +121,13 @@ enum Processes {
         ((try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []).compactMap { Int32($0) }
     }
     static func name(_ pid: Int32) -> String {
-        FileManager.default.contents(atPath: "/proc/\(pid)/comm").map {
-            String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .newlines)
-        } ?? "?"
+        ProcFile.read("/proc/\(pid)/comm").map { $0.trimmingCharacters(in: .newlines) } ?? "?"
     }
     static func commandLine(_ pid: Int32) -> [String] {
         (ProcFile.read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0").map(String.init)
     }
     static func parent(_ pid: Int32) -> Int32? {
-        guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
-        let text = String(decoding: data, as: UTF8.self)
-        guard let close = text.lastIndex(of: ")") else { return nil }
+        guard let text = ProcFile.read("/proc/\(pid)/stat"), let close = text.lastIndex(of: ")") else { return nil }
         let fields = text[close...].split(separator: " ")
         return fields.count > 2 ? Int32(fields[2]) : nil
     }

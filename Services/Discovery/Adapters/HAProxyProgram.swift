@@ -39,16 +39,12 @@ enum HAProxyProgram {
 
     /// The parent's id: the second field after the name, which stands in brackets and may hold anything.
     private static func parent(of pid: Int32) -> Int32? {
-        guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return nil }
-        let text = String(decoding: data, as: UTF8.self)
-        guard let bracket = text.lastIndex(of: ")") else { return nil }
+        guard let text = ProcFile.read("/proc/\(pid)/stat"), let bracket = text.lastIndex(of: ")") else { return nil }
         let fields = text[text.index(after: bracket)...].split(separator: " ")
         return fields.count > 1 ? Int32(fields[1]) : nil
     }
 
     private static func name(of pid: Int32) -> String? {
-        FileManager.default.contents(atPath: "/proc/\(pid)/comm").map {
-            String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
-        }
+        ProcFile.read("/proc/\(pid)/comm").map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }
     }
 }

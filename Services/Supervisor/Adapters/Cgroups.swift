@@ -1,5 +1,6 @@
 import Contracts
 import Foundation
+import Kit
 
 /// The control groups of this host that the supervisor may use: version 1, version 2, or both side by side.
 struct Cgroups: Sendable {
@@ -35,7 +36,8 @@ struct Cgroups: Sendable {
             var usable = wanted
             if mount.version == 2 {
                 usable = []
-                let offered = Set((ProcFS.read("\(path)/cgroup.controllers") ?? "").split(whereSeparator: \.isWhitespace).map(String.init))
+                let offered = Set(
+                    (ProcFile.read("\(path)/cgroup.controllers") ?? "").split(whereSeparator: \.isWhitespace).map(String.init))
                 // Our parent group holds no process itself, so its children may be limited, if its own parent hands that down.
                 for controller in offered.intersection(["memory", "pids", "cpu"])
                 where Self.write("+\(controller)", to: "\(path)/cgroup.subtree_control") { usable.insert(controller) }
@@ -106,7 +108,7 @@ struct Cgroups: Sendable {
     /// This process's group in each hierarchy: by first controller's name, the empty name for version 2.
     private static func membership() -> [String: String] {
         var result: [String: String] = [:]
-        for line in (ProcFS.read("/proc/self/cgroup") ?? "").split(separator: "\n") {
+        for line in (ProcFile.read("/proc/self/cgroup") ?? "").split(separator: "\n") {
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(String.init)
             guard parts.count == 3 else { continue }
             for name in parts[1].split(separator: ",", omittingEmptySubsequences: false) { result[String(name)] = parts[2] }
@@ -115,7 +117,7 @@ struct Cgroups: Sendable {
     }
 
     private static func mounts() -> [(path: String, version: Int, controllers: Set<String>)] {
-        (ProcFS.read("/proc/self/mounts") ?? "").split(separator: "\n").compactMap { line in
+        (ProcFile.read("/proc/self/mounts") ?? "").split(separator: "\n").compactMap { line in
             let fields = line.split(separator: " ").map(String.init)
             guard fields.count > 3 else { return nil }
             switch fields[2] {
@@ -149,13 +151,13 @@ struct Cgroup: Sendable {
     }
 
     var members: Set<Int32> {
-        Set(paths.flatMap { path, _ in (ProcFS.read("\(path)/cgroup.procs") ?? "").split(separator: "\n").compactMap { Int32($0) } })
+        Set(paths.flatMap { path, _ in (ProcFile.read("\(path)/cgroup.procs") ?? "").split(separator: "\n").compactMap { Int32($0) } })
     }
 
     /// Processes that the kernel ended because the group was over its memory limit.
     var outOfMemoryKills: Int {
         for (path, version) in paths {
-            let text = ProcFS.read("\(path)/\(version == 2 ? "memory.events" : "memory.oom_control")") ?? ""
+            let text = ProcFile.read("\(path)/\(version == 2 ? "memory.events" : "memory.oom_control")") ?? ""
             for line in text.split(separator: "\n") where line.hasPrefix("oom_kill ") {
                 return Int(line.dropFirst(9)) ?? 0
             }

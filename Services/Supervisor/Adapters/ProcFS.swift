@@ -13,7 +13,7 @@ enum ProcFS {
 
     /// Nil when there is no such process.
     static func stat(_ pid: Int32) -> Stat? {
-        guard let text = read("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+        guard let text = ProcFile.read("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
         // After the command's name, which may hold anything: state ppid pgrp session … starttime is field 22 of all.
         let fields = text[text.index(after: end)...].split(separator: " ")
         guard fields.count > 19, let state = fields[0].first, let parent = Int32(fields[1]), let session = Int32(fields[3]),
@@ -27,12 +27,12 @@ enum ProcFS {
 
     /// What a process was started with, its own name first; empty when it is gone.
     static func arguments(_ pid: Int32) -> [String] {
-        (read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0", omittingEmptySubsequences: false).dropLast().map(String.init)
+        (ProcFile.read("/proc/\(pid)/cmdline") ?? "").split(separator: "\0", omittingEmptySubsequences: false).dropLast().map(String.init)
     }
 
     /// The effective user it runs as; nil when it is gone.
     static func owner(_ pid: Int32) -> UInt32? {
-        let line = read("/proc/\(pid)/status")?.split(separator: "\n").first { $0.hasPrefix("Uid:") }
+        let line = ProcFile.read("/proc/\(pid)/status")?.split(separator: "\n").first { $0.hasPrefix("Uid:") }
         return line.flatMap { $0.split(whereSeparator: \.isWhitespace).dropFirst(2).first.flatMap { UInt32($0) } }
     }
 
@@ -45,11 +45,11 @@ enum ProcFS {
     }
 
     /// Names this boot of the machine: pids and start times mean nothing beyond it.
-    static let boot: String = (read("/proc/sys/kernel/random/boot_id") ?? "").trimmingCharacters(in: .whitespacesAndNewlines)
+    static let boot: String = (ProcFile.read("/proc/sys/kernel/random/boot_id") ?? "").trimmingCharacters(in: .whitespacesAndNewlines)
 
     /// Bytes of memory of the machine.
     static var memory: Int64 {
-        let line = read("/proc/meminfo")?.split(separator: "\n").first { $0.hasPrefix("MemTotal:") }
+        let line = ProcFile.read("/proc/meminfo")?.split(separator: "\n").first { $0.hasPrefix("MemTotal:") }
         let kibibytes = line?.split(separator: " ").dropFirst().first.flatMap { Int64($0) } ?? 0
         return kibibytes * 1024
     }
@@ -57,11 +57,9 @@ enum ProcFS {
     /// The user ids that have a name on this machine.
     static var namedUsers: Set<UInt32> {
         Set(
-            (read("/etc/passwd") ?? "").split(separator: "\n").compactMap { line in
+            (ProcFile.read("/etc/passwd") ?? "").split(separator: "\n").compactMap { line in
                 let fields = line.split(separator: ":", omittingEmptySubsequences: false)
                 return fields.count > 2 ? UInt32(fields[2]) : nil
             })
     }
-
-    static func read(_ path: String) -> String? { ProcFile.read(path) }
 }
