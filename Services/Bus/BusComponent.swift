@@ -10,9 +10,10 @@ public enum BusComponent {
     /// The services to run. The ZeroMQ socket is bound, and the log recovered, when this returns.
     public static func services(_ boot: Boot) async throws -> [any Service] {
         let settings = boot.config
-        let config = BusConfig(
+        var config = BusConfig(
             logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
             descriptor: try InheritedSockets.descriptor(named: "bus-zmq"))
+        config.apply(settings.bus, disk: Disk.space(in: boot.directory)?.total)
         let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
             try Keyring.clients(settings).map { key in
                 KeyTable.Client(

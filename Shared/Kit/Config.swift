@@ -54,6 +54,7 @@ public struct SuiteConfig: Sendable {
     public var logLevel: Logger.Level
     /// Ports set on their own, by component name or `bus-zmq`, `dns`, `ingress`.
     public var ports: [String: Int]
+    public var bus: BusSettings
 
     public func port(_ component: Component) -> Int { ports[component.rawValue] ?? portBase + component.httpOffset }
     /// EB/1, the bus's ZeroMQ socket.
@@ -107,7 +108,8 @@ public struct SuiteConfig: Sendable {
         }
         let host = try HostName(try text(nil, "SLIPWAY_HOST", "host", systemHostName()))
         return SuiteConfig(
-            home: home, portBase: portBase, listen: listen, host: host, trust: trust, logLevel: logLevel, ports: try file.ports())
+            home: home, portBase: portBase, listen: listen, host: host, trust: trust, logLevel: logLevel, ports: try file.ports(),
+            bus: try BusSettings(file))
     }
 
     private static func level(_ text: String) throws -> Logger.Level {
@@ -148,7 +150,7 @@ public struct SuiteConfig: Sendable {
 
 /// `HOME/suite.yml`, read with every key checked.
 struct SuiteFile {
-    static let keys = ["port_base", "listen", "host", "trust", "log_level", "insecure", "ports"]
+    static let keys = ["port_base", "listen", "host", "trust", "log_level", "insecure", "ports", "bus"]
     static let portKeys = Component.allCases.map(\.rawValue) + ["bus-zmq", "dns", "ingress"]
     let path: String
     private let values: [String: Node]
@@ -205,6 +207,19 @@ struct SuiteFile {
         guard let node = values[key] else { return nil }
         guard let value = node.bool else { throw Problem(.configuration, "\(path):\(Self.line(node)): '\(key)' must be true or false") }
         return value
+    }
+    /// What stands under a key, with those keys; nothing when the key is not there.
+    func section(_ key: String, keys: [String]) throws -> SuiteFile {
+        guard let node = values[key] else { return SuiteFile(path: path, values: [:]) }
+        return SuiteFile(path: path, values: try Self.members(of: node, allowed: keys, path: path, within: " under '\(key)'"))
+    }
+    /// Where a key's value stands, for messages.
+    func place(_ key: String) -> String { "\(path):\(values[key].map(Self.line) ?? 1)" }
+    /// The value as it is written: a number counts as text.
+    func written(_ key: String) throws -> String? {
+        guard let node = values[key] else { return nil }
+        guard let text = node.scalar?.string else { throw Problem(.configuration, "\(place(key)): '\(key)' must be one value") }
+        return text
     }
     func ports() throws -> [String: Int] {
         guard let node = values["ports"] else { return [:] }

@@ -47,6 +47,7 @@ public final actor Loop<C: Core>: Service {
     private var lanes: [String: (id: EventID, last: Task<Void, Never>)] = [:]
     private var running: [EventID: Task<Void, Never>] = [:]
     private var started = false
+    private var settling: Task<Void, Never>?
 
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -106,6 +107,8 @@ public final actor Loop<C: Core>: Service {
         await cancelWhenGracefulShutdown { await self.consume() }
         for task in running.values { task.cancel() }
         for task in timerTasks.values { task.cancel() }
+        settling?.cancel()
+        await settling?.value
     }
 
     private func consume() async {
@@ -120,8 +123,11 @@ public final actor Loop<C: Core>: Service {
                 defer { subscription.cancel() }
                 boot.health.set("log", problem: nil)
                 for try await delivery in subscription {
-                    try take(delivery, stream: delivery.stream)
-                    subscription.ack(delivery.last)
+                    if try take(delivery, stream: delivery.stream) {
+                        subscription.ack(delivery.last)
+                    } else {
+                        settleLater(subscription)
+                    }
                     pause = 0.05
                 }
             } catch is CancellationError {
@@ -136,9 +142,10 @@ public final actor Loop<C: Core>: Service {
         }
     }
 
-    private func take(_ delivery: Delivery, stream: String) throws {
+    /// True when everything up to the delivery's end is written down, and may be acknowledged.
+    private func take(_ delivery: Delivery, stream: String) throws -> Bool {
         try load()
-        guard delivery.last > (cursor?.seq ?? 0) || cursor?.stream != stream else { return }
+        guard delivery.last > (cursor?.seq ?? 0) || cursor?.stream != stream else { return true }
         var steps: [Step<C.Effect>] = []
         for event in delivery.events where event.seq > (cursor?.seq ?? 0) || cursor?.stream != stream {
             var step = step(cause: event.id, actor: event.actor, traceparent: event.traceparent)
@@ -146,8 +153,22 @@ public final actor Loop<C: Core>: Service {
             steps.append(step)
         }
         cursor = Storage.Cursor(stream: stream, seq: delivery.last)
-        // A stretch of the log that concerned nobody here is remembered with the next commit, not by one of its own.
-        if !steps.isEmpty { try commit(steps) }
+        // A stretch of the log that concerned nobody here needs no commit of its own each time.
+        guard !steps.isEmpty else { return false }
+        try commit(steps)
+        return true
+    }
+
+    /// Writes the cursor down a second later, and acknowledges only then: the bus keeps every event that was not acknowledged, and
+    /// may remove the others, so what it was told must never be ahead of what a restart will ask for.
+    private func settleLater(_ subscription: BusSubscription) {
+        guard settling == nil else { return }
+        settling = Task {
+            try? await Task.sleep(for: .seconds(1))
+            settling = nil
+            guard loaded, let cursor, (try? store.db.writeInPlace({ db in try cursor.save(in: db) })) != nil else { return }
+            subscription.ack(cursor.seq)
+        }
     }
 
     private func take(

@@ -9,6 +9,7 @@ import Wire
 final class MemoryLog: LogView {
     private let records = Locked<[StoredRecord]>([])
     var first: UInt64 { 1 }
+    var pieces: [LogPiece] { [] }
     func add(_ new: [StoredRecord]) { records.withLock { $0 += new } }
     func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
         records.withLock { all in

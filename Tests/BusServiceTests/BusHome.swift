@@ -19,8 +19,10 @@ struct BusHome: Sendable {
     let config: SuiteConfig
     let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
-    init() throws {
+    /// `bus`: what stands in suite.yml.
+    init(bus: String? = nil) throws {
         let platform = try Platform.prepare()
+        if let bus { try bus.write(toFile: platform.home + "/suite.yml", atomically: true, encoding: .utf8) }
         config = try SuiteConfig.load(ComponentOptions(home: platform.home, portBase: platform.portBase), environment: [:])
         try Keyring.prepare(config)
     }

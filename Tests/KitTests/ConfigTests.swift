@@ -35,6 +35,10 @@ import Testing
             ("trust: everybody\n", "trust 'everybody'", "single-user"), ("a: [\n", "is not YAML", nil),
             ("port_base: 99999\n", "port base 99999", nil),
             ("log_level: loud\n", "log level 'loud'", "one of"),
+            ("bus: {max_age: 90}\n", "suite.yml:1: max_age '90'", "90d"), ("bus: {max_age: 10s}\n", "max_age '10s'", "none"),
+            ("bus: {max_bytes: 1KiB}\n", "max_bytes '1KiB'", "20GiB"), ("bus: {max_bytes: -1}\n", "max_bytes '-1'", nil),
+            ("bus:\n  segment_bytes: 2GiB\n", "suite.yml:2: segment_bytes '2GiB'", "64MiB"),
+            ("bus: {segment_bytes: none}\n", "segment_bytes 'none'", nil), ("bus: {max_size: 1}\n", "under 'bus'", nil),
         ] as [(String, String, String?)])
     func mistakes(_ yaml: String, _ message: String, _ hint: String?) {
         #expect { try Self.load(yaml) } throws: { error in
@@ -42,6 +46,15 @@ import Testing
             return problem.code == .configuration && problem.message.contains(message)
                 && (hint == nil || problem.hint?.contains(hint ?? "") == true)
         }
+    }
+
+    @Test("how much of the log is kept") func bus() throws {
+        let settings = try Self.load("bus: {max_age: 90d, max_bytes: 20GiB, segment_bytes: 16MiB}\n").bus
+        #expect(settings.maxAge == .limit(90 * 86_400_000) && settings.maxBytes == .limit(20 << 30) && settings.segmentBytes == 16 << 20)
+        let unlimited = try Self.load("bus: {max_age: none, max_bytes: none}\n").bus
+        #expect(unlimited.maxAge == .unlimited && unlimited.maxBytes == .unlimited && unlimited.segmentBytes == nil)
+        #expect(try Self.load("bus: {max_bytes: 16777216}\n").bus.maxBytes == .limit(16 << 20))
+        #expect(try Self.load(nil).bus == BusSettings())
     }
 
     @Test("the nearest known word is one slip away") func nearest() {

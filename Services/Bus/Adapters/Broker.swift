@@ -87,10 +87,16 @@ final class Broker: Service {
         var settings = EventLog.Settings(directory: config.logDirectory)
         settings.segmentBytes = config.segmentBytes
         settings.firstSegmentBytes = config.firstSegmentBytes
+        settings.disk = config.disk
         let (log, recovered) = try EventLog.open(settings, durable: try store.mark(), knowing: { try store.known(stream: $0) })
         if let cut = recovered.cut, cut.to > cut.from {
             logger.warning(
                 "a batch that was never acknowledged was cut from the end of the log", metadata: ["bytes": "\(cut.to - cut.from)"])
+        }
+        if !recovered.isBeginningKnown {
+            logger.critical(
+                "the log begins with event \(log.first), and nobody remembers whether earlier ones were removed or are missing",
+                metadata: ["first": "\(log.first)"])
         }
         for damage in recovered.damage {
             // Never cut and never renumbered: consumers that come to it are told, the rest is served.
@@ -105,8 +111,10 @@ final class Broker: Service {
         try store.note(first: log.first, epoch: log.epoch, stream: log.stream)
         // The log says it, unless the very mark that said it was damaged.
         let outboxes = recovered.outboxes.merging(try store.outboxes(stream: log.stream)) { max($0, $1) }
+        var routing = Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host)
+        routing.retention = config.retention
         let router = Router(
-            settings: Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host), log: log, last: log.last, hash: log.hash,
+            settings: routing, log: log, last: log.last, hash: log.hash,
             outboxes: outboxes, recent: recovered.recent, consumers: try store.consumers(stream: log.stream),
             makeID: { EventID.fresh().text })
         return (log, router)

@@ -27,7 +27,11 @@ final class BrokerThread {
     private var saving: Changes?
     private var keysAt: Int64 = 0
     private var toldAt: Int64 = 0
+    private var trimmedAt: Int64 = 0
+    private var trimming = false
     private var stopping = false
+    /// What may take its time.
+    private let housekeeping = DispatchQueue(label: "bus-housekeeping", qos: .utility)
     /// A failure to store is told once, not ten times a second.
     private var complained = false
 
@@ -68,6 +72,7 @@ final class BrokerThread {
             more = router.deliver(messages: 256, now: now)
             carryOut(now)
             save(now)
+            trim(now)
             // So that those who follow over HTTP notice a client that has gone.
             if now - toldAt >= 10_000 {
                 toldAt = now
@@ -116,6 +121,9 @@ final class BrokerThread {
             toldAt = now
             advanced(router.last)
         case .saved(let error): saved(error)
+        case .trimmed(let error):
+            trimming = false
+            if let error { logger.error("what retention removes could not be removed", metadata: ["error": "\(error)"]) }
         case .refusedKey(let address): router.deny("", .hello, "a key that is not in clients.json, from \(address)", now)
         case .stop: stopping = true
         }
@@ -164,6 +172,23 @@ final class BrokerThread {
         cursors.saveLater(changes, mark: mark, stream: log.stream) { [inbox] error in inbox.post(.saved(error)) }
     }
 
+    /// Retention: decided here once a second, done on a thread of its own.
+    private func trim(_ now: Int64) {
+        guard !trimming, now - trimmedAt >= 1000 else { return }
+        trimmedAt = now
+        guard let first = router.trim(wall: Clock.wall()) else { return }
+        trimming = true
+        housekeeping.async { [cursors, log, inbox] in
+            do {
+                try cursors.begin(at: first, stream: log.stream)
+                try log.trim(before: first)
+                inbox.post(.trimmed(nil))
+            } catch {
+                inbox.post(.trimmed(error))
+            }
+        }
+    }
+
     private func saved(_ error: (any Error)?) {
         guard let changes = saving else { return }
         saving = nil
@@ -196,11 +221,12 @@ final class BrokerThread {
             case .parked(_, _, let done): done(nil)
             case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
-            case .refusedKey, .stop: break
+            case .refusedKey, .trimmed, .stop: break
             }
         }
         router.sayGoodbye(now)
         carryOut(now)
+        housekeeping.sync {}
         for done in publishing.values { done(nil) }
         for done in calling.values { done(503, Data()) }
         do {

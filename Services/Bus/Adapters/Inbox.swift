@@ -12,6 +12,8 @@ enum Order: Sendable {
     case flushed(FlushResult)
     /// Changes that were stored, or were not.
     case saved((any Error)?)
+    /// The log was shortened at its beginning, or could not be.
+    case trimmed((any Error)?)
     /// Somebody at this address has a key that is not in the key file.
     case refusedKey(String)
     case stop
@@ -53,7 +55,7 @@ final class Inbox: Sendable {
             switch order {
             case .publish, .call, .consumers, .parked, .unpark, .refusedKey:
                 guard state.queue.count < Self.limit else { return (false, false) }
-            case .flushed, .saved, .stop: break
+            case .flushed, .saved, .trimmed, .stop: break
             }
             state.queue.append(order)
             defer { state.wakePending = true }

@@ -53,13 +53,24 @@ struct DamagedRange: Error, Hashable, Sendable, CustomStringConvertible {
     var description: String { "events \(first) to \(last) cannot be read (\(place))" }
 }
 
+/// An event that retention has removed.
+struct Trimmed: Error, Hashable, Sendable, CustomStringConvertible {
+    var wanted: UInt64
+    /// The number with which the log begins now.
+    var first: UInt64
+    var description: String { "event \(wanted) is no longer kept; the log begins with \(first)" }
+}
+
 /// What the routing needs to see of the log. Only durable events are there.
 protocol LogView: Sendable {
     /// Number of the first event that is kept; last + 1 when there is none.
     var first: UInt64 { get }
+    /// Its files, oldest first.
+    var pieces: [LogPiece] { get }
     /// About how many bytes the events after `seq` take.
     func bytes(after seq: UInt64) -> UInt64
-    /// Consecutive events from `seq` on, at least one when `seq` is in the log. Throws `DamagedRange`, `DiskError`.
+    /// Consecutive events from `seq` on, at least one when `seq` is in the log. Throws `DamagedRange`, `Trimmed`,
+    /// `DiskError`.
     func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord]
     /// Number of the first event at or after a time in nanoseconds since 1970; last + 1 when there is none.
     func firstSeq(since time: UInt64) throws -> UInt64

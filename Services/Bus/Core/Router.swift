@@ -22,6 +22,7 @@ struct Router: Sendable {
         var filtersPerSubscription = 100
         var waitingCalls = 1000
         var lag = LagWatch.Limits()
+        var retention = Retention()
         /// Events of a group that are delivered and not settled; beyond that only redeliveries go out.
         var unsettled = 10_000
         /// Events parked for one consumer; beyond that its group gets no new ones.

@@ -301,6 +301,10 @@ extension Router {
         if subscription.next > subscription.unreported {
             send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1), now)
         }
+        if let trimmed = error as? Trimmed {
+            lose(key, subscription, trimmed, now)
+            return true
+        }
         let lost = error as? DamagedRange
         let body = ErrorBody(code: "damaged", message: lost?.description ?? "the log cannot be read at \(subscription.next)")
         send(
@@ -310,6 +314,15 @@ extension Router {
                 body: (try? Coding.encode(body)) ?? Data()), now)
         drop(key)
         return true
+    }
+
+    /// Retention has passed the subscription, and with it every member of its group.
+    private mutating func lose(_ key: SubscriptionKey, _ subscription: Subscription, _ trimmed: Trimmed, _ now: Int64) {
+        let keys = subscription.isMember ? subscription.consumer.flatMap { members[$0] } ?? [] : [key]
+        for key in keys {
+            send(key.peer, Frame(.lost, status: 410, handle: key.handle, a: trimmed.wanted, b: trimmed.first), now)
+            drop(key)
+        }
     }
 
     /// Ranges without a match are named when they are long, or after a moment.

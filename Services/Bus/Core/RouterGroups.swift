@@ -280,6 +280,11 @@ extension Router {
             throw Problem(.notFound, "event \(seq) is not parked for \(Problem.quote(consumer.name)) of \(Problem.quote(consumer.owner))")
         }
         if retry {
+            guard seq >= log.first else {
+                throw Problem(
+                    .gone, "event \(seq) is no longer kept; the log begins with \(log.first)",
+                    hint: "drop it from the list of parked events")
+            }
             guard queues[consumer] != nil else {
                 throw Problem(
                     .conflict, "\(Problem.quote(consumer.name)) reads in order, and order cannot be made up for",

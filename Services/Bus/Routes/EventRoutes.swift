@@ -109,6 +109,9 @@ struct EventRoutes: Sendable {
                 // What comes before it is answered; whoever goes on from there is told.
                 guard examined > 0 else { throw Self.problem(damage) }
                 break
+            } catch let trimmed as Trimmed {
+                guard examined > 0 else { throw Self.problem(trimmed) }
+                break
             }
             await Task.yield()
         }
@@ -128,14 +131,25 @@ struct EventRoutes: Sendable {
         Problem(.failed, "\(damage)", hint: "go on with since=\(damage.last + 1); 'slipway doctor' says more")
     }
 
-    /// A number in the log: at most one past the head. Nil when nothing was asked.
+    private static func problem(_ trimmed: Trimmed) -> Problem {
+        Problem(.gone, "\(trimmed)", hint: "go on with since=\(trimmed.first)")
+    }
+
+    /// A number in the log: at most one past the head, 0 and 1 for its beginning. Nil when nothing was asked.
     private func position(_ text: String?, name: String) throws -> UInt64? {
         guard let text else { return nil }
         let head = broker.log.last
         guard let seq = UInt64(text), seq <= head + 1 else {
             throw Problem(.malformed, "\(name) \(Problem.quote(text)): head is \(head)", hint: "use a number from 1 to \(head + 1)")
         }
-        return max(seq, broker.log.first)
+        return seq <= 1 ? broker.log.first : try kept(seq)
+    }
+
+    /// Throws `Problem` (`gone`): what is no longer there is not passed over in silence.
+    private func kept(_ seq: UInt64) throws -> UInt64 {
+        let first = broker.log.first
+        guard seq >= first else { throw Self.problem(Trimmed(wanted: seq, first: first)) }
+        return seq
     }
 
     // MARK: Follow
@@ -150,13 +164,15 @@ struct EventRoutes: Sendable {
                 throw Problem(
                     .malformed, "Last-Event-ID \(Problem.quote(text)): head is \(head)", hint: "connect without it to see new events")
             }
-            start = max(seen + 1, broker.log.first)
+            start = try kept(seen + 1)
         }
         if start <= head {
             do {
                 if let record = try broker.log.read(from: start, bytes: 1).first { _ = try selection.json(record) }
             } catch let damage as DamagedRange {
                 throw Self.problem(damage)
+            } catch let trimmed as Trimmed {
+                throw Self.problem(trimmed)
             }
         }
         var headers: HTTPFields = [:]

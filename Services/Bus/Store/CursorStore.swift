@@ -104,11 +104,11 @@ struct CursorStore: Sendable {
         return result
     }
 
-    /// What is remembered of a log.
-    func known(stream: String) throws -> KnownLog {
+    /// What is remembered of a log; nil: nothing.
+    func known(stream: String) throws -> KnownLog? {
         try store.db.read { db in
             guard let row = try Row.fetchOne(db, sql: "SELECT first, epoch FROM logs WHERE stream = ?", arguments: [stream]) else {
-                return KnownLog()
+                return nil
             }
             return KnownLog(first: UInt64(bitPattern: row[0]), epoch: UInt64(bitPattern: row[1]))
         }
@@ -132,6 +132,17 @@ struct CursorStore: Sendable {
                     INSERT INTO logs (stream, first, epoch) VALUES (?, ?, ?)
                     ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch
                     """, arguments: [stream, Int64(bitPattern: first), Int64(bitPattern: epoch)])
+        }
+    }
+
+    /// Notes with which number the log begins from now on. It is on the device when this returns, because what comes before is
+    /// then removed.
+    func begin(at first: UInt64, stream: String) throws {
+        try store.db.writeWithoutTransaction { db in
+            // In WAL mode this flushes the WAL at the commit, and with it all commits before.
+            try db.execute(sql: "PRAGMA synchronous=FULL")
+            defer { try? db.execute(sql: "PRAGMA synchronous=NORMAL") }
+            try db.execute(sql: "UPDATE logs SET first = ? WHERE stream = ?", arguments: [Int64(bitPattern: first), stream])
         }
     }
 

@@ -16,15 +16,54 @@ struct DiskError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+/// Through which the log does all that it does to files.
+///
+/// In a running bus nobody listens. Tests record what is done, and make each single step fail.
+struct Disk: Sendable {
+    enum Operation: Sendable {
+        case create(String)
+        case read(String, offset: Int, count: Int)
+        case write(String, offset: Int, Data)
+        case flush(String)
+        case rename(from: String, to: String)
+        case remove(String)
+        case flushDirectory(String)
+    }
+    /// Told of each step before it is done. What it throws is taken for the kernel's answer, and the step is not done. For a
+    /// write: of how many bytes it shall be, fewer than asked for a short one; nil for all.
+    var tap: (@Sendable (Operation) throws -> Int?)?
+
+    func rename(_ old: String, to new: String) throws {
+        _ = try tap?(.rename(from: old, to: new))
+        guard Glibc.rename(old, new) == 0 else { throw DiskError("name \(new)") }
+    }
+
+    func remove(_ path: String) throws {
+        _ = try tap?(.remove(path))
+        guard unlink(path) == 0 else { throw DiskError("remove \(path)") }
+    }
+
+    /// What is free for us on the disk of a directory, and its whole size, in bytes; nil when that cannot be told.
+    static func space(in path: String) -> (free: Int, total: Int)? {
+        var info = statvfs()
+        guard statvfs(path, &info) == 0 else { return nil }
+        func bytes(_ blocks: UInt64) -> Int { Int(clamping: blocks.multipliedReportingOverflow(by: UInt64(info.f_frsize)).partialValue) }
+        return (bytes(UInt64(info.f_bavail)), bytes(UInt64(info.f_blocks)))
+    }
+}
+
 /// A file opened for positioned reads and writes. Any thread may hold it; closed when the last one lets go.
 final class DiskFile: Sendable {
     let descriptor: Int32
+    private let disk: Disk
     private let name: Locked<String>
     var path: String { name.withLock { $0 } }
 
-    init(_ path: String, create: Bool = false) throws {
-        descriptor = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0o600)
+    init(_ path: String, create: Bool = false, readOnly: Bool = false, disk: Disk = Disk()) throws {
+        if create { _ = try disk.tap?(.create(path)) }
+        descriptor = open(path, (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | (create ? O_CREAT | O_TRUNC : 0), 0o600)
         guard descriptor >= 0 else { throw DiskError("open \(path)") }
+        self.disk = disk
         name = Locked(path)
     }
 
@@ -32,7 +71,7 @@ final class DiskFile: Sendable {
 
     /// Stays open under the new name.
     func rename(to new: String) throws {
-        guard Glibc.rename(path, new) == 0 else { throw DiskError("name \(new)") }
+        try disk.rename(path, to: new)
         name.withLock { $0 = new }
     }
 
@@ -47,7 +86,11 @@ final class DiskFile: Sendable {
             var done = 0
             while done < buffer.count {
                 guard let start = buffer.baseAddress else { return }
-                let count = pwrite(descriptor, start + done, buffer.count - done, off_t(offset + done))
+                var ask = buffer.count - done
+                if let tap = disk.tap {
+                    ask = min(ask, try tap(.write(path, offset: offset + done, Data(bytes: start + done, count: ask))) ?? ask)
+                }
+                let count = pwrite(descriptor, start + done, ask, off_t(offset + done))
                 if count < 0 {
                     let code = errno
                     if code == EINTR { continue }
@@ -60,6 +103,7 @@ final class DiskFile: Sendable {
 
     /// At most `count` bytes; fewer only at the end of the file.
     func read(at offset: Int, count: Int) throws -> Data {
+        _ = try disk.tap?(.read(path, offset: offset, count: count))
         var data = Data(count: max(0, count))
         let done = try data.withUnsafeMutableBytes { buffer -> Int in
             var done = 0
@@ -80,6 +124,7 @@ final class DiskFile: Sendable {
     }
 
     func sync() throws {
+        _ = try disk.tap?(.flush(path))
         // Never retried: after a failure the kernel may have dropped the pages and marked them clean.
         guard fdatasync(descriptor) == 0 else { throw DiskError("flush \(path)") }
     }
@@ -93,30 +138,26 @@ final class DiskFile: Sendable {
             at += block.count
         }
     }
-
-    /// What is free for us on the disk of a directory; 0 when that cannot be told.
-    static func freeBytes(in path: String) -> Int {
-        var info = statvfs()
-        guard statvfs(path, &info) == 0 else { return 0 }
-        return Int(clamping: UInt64(info.f_bavail).multipliedReportingOverflow(by: UInt64(info.f_frsize)).partialValue)
-    }
 }
 
 /// A directory held open.
 final class DiskDirectory: Sendable {
     private let descriptor: Int32
     private let path: String
+    private let disk: Disk
 
-    init(_ path: String) throws {
+    init(_ path: String, disk: Disk = Disk()) throws {
         descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw DiskError("open \(path)") }
         self.path = path
+        self.disk = disk
     }
 
     deinit { close(descriptor) }
 
     /// Makes a creation or a rename in it durable.
     func sync() throws {
+        _ = try disk.tap?(.flushDirectory(path))
         guard fsync(descriptor) == 0 else { throw DiskError("flush \(path)") }
     }
 }

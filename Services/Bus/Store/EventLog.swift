@@ -19,6 +19,7 @@ final class EventLog: LogView {
         var segmentBytes = 64 << 20
         /// Zero-filled while the bus starts, so it is small.
         var firstSegmentBytes = 4 << 20
+        var disk = Disk()
         init(directory: String) { self.directory = directory }
     }
 
@@ -48,27 +49,36 @@ final class EventLog: LogView {
     let epoch: UInt64
     private let streamBytes: Data
     /// Kept open, so that a new segment needs no descriptor for it.
-    private let directory: DiskDirectory
-    private let shared: Locked<Shared>
+    let directory: DiskDirectory
+    let shared: Locked<Shared>
     private let appender: Locked<Appender>
 
     /// Opens the log, making it when there is none; recovers, and cuts a torn batch. What was found is given back for the
     /// dedupe tables and for the operator's eyes. Throws `DiskError`, `WireError`.
     ///
-    /// `knowing` says what is remembered of the log with that id.
+    /// `knowing` says what is remembered of the log with that id; nil when nothing is.
     static func open(
-        _ settings: Settings, durable: DurableMark?, knowing: (_ stream: String) throws -> KnownLog = { _ in KnownLog() }
+        _ settings: Settings, durable: DurableMark?, knowing: (_ stream: String) throws -> KnownLog? = { _ in KnownLog() }
     ) throws -> (EventLog, RecoveredLog) {
         try FileManager.default.createDirectory(
             atPath: settings.directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
-        try DiskDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path).sync()
+        try DiskDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path, disk: settings.disk).sync()
         let names = try FileManager.default.contentsOfDirectory(atPath: settings.directory).sorted()
-        let segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
+        var segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
         let stored = segments.lazy.compactMap {
-            try? SegmentHeader(DiskFile("\(settings.directory)/\($0)").read(at: 0, count: SegmentHeader.length))
+            try? SegmentHeader(
+                DiskFile("\(settings.directory)/\($0)", readOnly: true, disk: settings.disk).read(at: 0, count: SegmentHeader.length))
         }
-        let known = try stored.first.map { try knowing(Self.name($0.stream)) } ?? KnownLog()
-        var recovered = try LogRecovery.run(segments.map { "\(settings.directory)/\($0)" }, durable: durable, first: known.first)
+        var known = KnownLog()
+        var isKnown = true
+        if let header = stored.first {
+            let remembered = try knowing(Self.name(header.stream))
+            isKnown = remembered != nil
+            known = remembered ?? KnownLog(first: segments.first.flatMap { UInt64($0.dropLast(4)) } ?? 1)
+        }
+        segments = try finishTrimming(segments, settings, first: known.first)
+        var recovered = try LogRecovery.run(
+            segments.map { "\(settings.directory)/\($0)" }, durable: durable, first: known.first, disk: settings.disk)
         if let cut = recovered.cut, let last = recovered.segments.last {
             // A zero hole left in a longer file would be taken for the end; a file that was cut short grows back.
             if cut.to > cut.from { try last.file.zero(from: cut.from, to: cut.to) }
@@ -77,8 +87,9 @@ final class EventLog: LogView {
         try recovered.segments.last?.file.sync()
         let stream = recovered.stream ?? Data((0..<16).map { _ in UInt8.random(in: .min ... .max) })
         recovered.stream = stream
+        recovered.isBeginningKnown = isKnown || known.first == 1
         recovered.epoch = max(recovered.epoch, known.epoch) + 1
-        let log = EventLog(settings, recovered, stream, try DiskDirectory(settings.directory))
+        let log = EventLog(settings, recovered, stream, try DiskDirectory(settings.directory, disk: settings.disk))
         try log.prepareSpare(in: settings.directory, names)
         return (log, recovered)
     }
@@ -108,8 +119,9 @@ final class EventLog: LogView {
     var mark: DurableMark { shared.withLock(\.mark) }
 
     func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
-        let (segments, last) = shared.withLock { ($0.segments, $0.last) }
+        let (segments, first, last) = shared.withLock { ($0.segments, $0.first, $0.last) }
         guard seq <= last else { return [] }
+        guard seq >= first else { throw Trimmed(wanted: seq, first: first) }
         guard let at = segments.lastIndex(where: { $0.first <= seq }) else { throw missing(seq, "missing at the start of the log") }
         var result: [StoredRecord] = []
         var wanted = seq
@@ -149,7 +161,14 @@ final class EventLog: LogView {
             seq = entry.seq
         }
         while seq <= last {
-            for record in try read(from: seq, bytes: Segment.indexEvery) {
+            let records: [StoredRecord]
+            do {
+                records = try read(from: seq, bytes: Segment.indexEvery)
+            } catch let trimmed as Trimmed {
+                seq = trimmed.first
+                continue
+            }
+            for record in records {
                 let recorded = record.bytes.withUnsafeBytes { RecordHead($0, at: 0)?.time ?? 0 }
                 if recorded >= time { return record.seq }
                 seq = record.seq + 1
@@ -178,6 +197,8 @@ final class EventLog: LogView {
             var written = segment
             var offset = segment.end + encoded.bytes.count
             written.end = offset
+            written.last = batch.last
+            written.time = time
             offset = segment.end + (encoded.records.first.map { $0.bytes.startIndex } ?? 0)
             for record in encoded.records {
                 written.note(record.seq, at: offset, time: time)
@@ -218,20 +239,20 @@ final class EventLog: LogView {
         try file.sync()
         let path = "\(settings.directory)/\(SegmentHeader.fileName(batch.first))"
         // Only a file without a readable event can have this name; it is set aside, never overwritten.
-        if FileManager.default.fileExists(atPath: path), rename(path, "\(path).damaged") != 0 { throw DiskError("set \(path) aside") }
+        if FileManager.default.fileExists(atPath: path) { try settings.disk.rename(path, to: "\(path).damaged") }
         try file.rename(to: path)
         try directory.sync()
-        return Segment(file: file, first: batch.first, end: SegmentHeader.length, capacity: capacity)
+        return Segment(file: file, first: batch.first, capacity: capacity)
     }
 
     private func makeZeroed(_ bytes: Int, _ name: String) throws -> DiskFile {
         let path = "\(settings.directory)/\(name)"
-        let file = try DiskFile(path, create: true)
+        let file = try DiskFile(path, create: true, disk: settings.disk)
         do {
             try file.zero(from: 0, to: bytes)
             try file.sync()
         } catch {
-            unlink(path)
+            try? settings.disk.remove(path)
             throw error
         }
         return file
@@ -248,7 +269,7 @@ final class EventLog: LogView {
             return true
         }
         guard start else { return }
-        guard DiskFile.freeBytes(in: settings.directory) > 2 * settings.segmentBytes else {
+        guard Disk.space(in: settings.directory)?.free ?? 0 > 2 * settings.segmentBytes else {
             return shared.withLock { $0.preparing = false }
         }
         let thread = Thread { [self] in
@@ -268,12 +289,11 @@ final class EventLog: LogView {
 
     /// Takes a spare that an earlier run left, when it is whole and still blank.
     private func prepareSpare(in directory: String, _ names: [String]) throws {
-        for name in ["spare.tmp", "next.tmp"] where names.contains(name) { unlink("\(directory)/\(name)") }
+        for name in ["spare.tmp", "next.tmp"] where names.contains(name) { try? settings.disk.remove("\(directory)/\(name)") }
         guard names.contains("spare.ready") else { return }
-        let file = try DiskFile("\(directory)/spare.ready")
+        let file = try DiskFile("\(directory)/spare.ready", disk: settings.disk)
         guard try file.size() == settings.segmentBytes, LogScan.isZero(try file.read(at: 0, count: 4096), from: 0) else {
-            unlink(file.path)
-            return
+            return try settings.disk.remove(file.path)
         }
         shared.withLock { $0.spare = file }
     }

@@ -23,6 +23,8 @@ struct RecoveredLog: Sendable {
     var damage: [DamagedRange] = []
     /// The number with which the log begins, whether or not it can be read.
     var first: UInt64 = 1
+    /// False when nobody remembers whether something stood before `first`.
+    var isBeginningKnown = true
     /// A torn batch at the tail, to be overwritten with zeros; nothing in it was ever acknowledged.
     var cut: (from: Int, to: Int)?
 }
@@ -36,6 +38,7 @@ struct RecoveredLog: Sendable {
 struct LogRecovery {
     private(set) var result = RecoveredLog()
     private let durable: DurableMark?
+    private let disk: Disk
     /// Number that the next event must have.
     private var next: UInt64
     /// Nil after damage: the next batch's hash is then taken on trust.
@@ -53,16 +56,17 @@ struct LogRecovery {
     }
 
     /// `first` is the number with which the log should begin.
-    init(durable: DurableMark?, first: UInt64) {
+    init(durable: DurableMark?, first: UInt64, disk: Disk = Disk()) {
         self.durable = durable
+        self.disk = disk
         next = first
         result.first = first
         if first > 1 { chain = nil }
     }
 
     /// Reads the files in the order of their numbers.
-    static func run(_ paths: [String], durable: DurableMark?, first: UInt64) throws -> RecoveredLog {
-        var recovery = LogRecovery(durable: durable, first: first)
+    static func run(_ paths: [String], durable: DurableMark?, first: UInt64, disk: Disk = Disk()) throws -> RecoveredLog {
+        var recovery = LogRecovery(durable: durable, first: first, disk: disk)
         for (index, path) in paths.enumerated() { try recovery.read(path, isLast: index == paths.count - 1) }
         recovery.finish()
         return recovery.result
@@ -78,11 +82,11 @@ struct LogRecovery {
     }
 
     private mutating func read(_ path: String, isLast: Bool) throws {
-        let file = try DiskFile(path)
+        let file = try DiskFile(path, disk: disk)
         let size = try file.size()
         let name = path.split(separator: "/").last.map(String.init) ?? path
         guard let first = UInt64(name.dropLast(4)) else { return }
-        var segment = Segment(file: file, first: first, end: SegmentHeader.length, capacity: size)
+        var segment = Segment(file: file, first: first, capacity: size)
         if first != next {
             if first > next {
                 result.damage.append(DamagedRange(first: next, last: first - 1, place: "missing before \(name)"))
@@ -197,6 +201,8 @@ struct LogRecovery {
     private mutating func commit(_ batch: OpenBatch, _ segment: inout Segment) {
         for entry in batch.index { segment.note(entry.seq, at: entry.offset, time: entry.time) }
         for event in batch.recent { result.recent.insert(event.key, seq: event.seq, time: event.time) }
+        segment.last = next - 1
+        segment.time = result.time
         if let epoch = batch.epoch { result.epoch = max(result.epoch, epoch) }
     }
 

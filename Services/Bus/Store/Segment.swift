@@ -26,6 +26,17 @@ struct Segment: Sendable {
     var capacity: Int
     var index: [IndexEntry] = []
     var damage: [Damage] = []
+    /// Number and time of its last event; `first` - 1 and 0 when it has none.
+    var last: UInt64
+    var time: UInt64 = 0
+
+    init(file: DiskFile, first: UInt64, end: Int = SegmentHeader.length, capacity: Int) {
+        self.file = file
+        self.first = first
+        self.end = end
+        self.capacity = capacity
+        last = first == 0 ? 0 : first - 1
+    }
 
     var name: String { file.path.split(separator: "/").last.map(String.init) ?? file.path }
 
