@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-run deps-test build run test bench format lint clean
+.PHONY: help deps deps-build deps-run deps-test build run test torture-bus bench format lint clean
 
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
@@ -65,6 +65,10 @@ test: deps-test ## Compile and run all tests
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	swift test --skip-build --no-parallel 2>&1 | tee "$$log" || { \
 	    echo; echo "What failed:"; grep -aE -A 12 '^✘ Test .* recorded an issue|error: ' "$$log" | cut -c1-600 | tail -n 120; exit 1; }
+
+# SEED=… repeats choices; ROUNDS=… and SECONDS_EACH=… make it shorter or longer; SCENARIOS="kill soak" runs those alone.
+torture-bus: deps-test build ## Break the bus for an hour or more, and judge
+	@SLIPWAY_BIN="$${SLIPWAY_BIN:-$(CURDIR)/.build/debug}" /usr/bin/python3 Tests/Torture/torture.py $${SCENARIOS:-long} --long
 
 bench: deps-run ## Measure the way from push to live, memory and start (release build)
 	@swift build -c release --scratch-path .build-release
