@@ -77,7 +77,7 @@ let package = Package(
         .systemLibrary(name: "CZlib", path: "Shared/CZlib"),
         .target(name: "CSys", path: "Shared/CSys"),
         shared("Contracts", []),
-        shared("Wire", ["Contracts"]),
+        shared("Wire", ["Contracts", "CSys"]),
         shared("BusClient", ["Contracts", "Wire", "CZeroMQ", "CSys", logging]),
         shared("Storage", ["Contracts", crypto, grdb]),
         shared("Kit", ["Contracts", "BusClient", "Storage", "CZeroMQ", argumentParser, crypto, grdb, lifecycle, logging, yams]),
@@ -105,7 +105,7 @@ let package = Package(
             .target(
                 name: "TestKit", dependencies: ["Contracts", "Kit", asyncHTTPClient], path: "Tests/TestKit", swiftSettings: settings),
             tests("Contracts"),
-            tests("Wire", ["Contracts"]),
+            tests("Wire", ["Contracts", "CSys"]),
             tests("BusClient", ["TestKit"]),
             tests("Storage", ["TestKit"]),
             tests("Kit", ["TestKit"]),

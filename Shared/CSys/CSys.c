@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/openat2.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -271,3 +272,55 @@ int csys_inotify_read(int inotify, int *watches, int count) {
 }
 
 int csys_sync_filesystem(int fd) { return syncfs(fd); }
+
+// Eight tables, so that eight bytes are taken at a time: table k holds the effect of a byte that k more bytes follow.
+static uint32_t crc_tables[8][256];
+
+static void make_crc_tables(void) {
+    for (uint32_t index = 0; index < 256; index++) {
+        uint32_t crc = index;
+        for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ ((crc & 1) ? 0x82F63B78U : 0);
+        crc_tables[0][index] = crc;
+    }
+    for (int table = 1; table < 8; table++) {
+        for (int index = 0; index < 256; index++) {
+            uint32_t shorter = crc_tables[table - 1][index];
+            crc_tables[table][index] = (shorter >> 8) ^ crc_tables[0][shorter & 0xFF];
+        }
+    }
+}
+
+static uint32_t crc_by_table(uint32_t crc, const unsigned char *at, size_t count) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_crc_tables);
+    for (; count >= 8; count -= 8, at += 8) {
+        uint32_t low = crc ^ ((uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24);
+        crc = crc_tables[7][low & 0xFF] ^ crc_tables[6][low >> 8 & 0xFF] ^ crc_tables[5][low >> 16 & 0xFF] ^ crc_tables[4][low >> 24] ^
+              crc_tables[3][at[4]] ^ crc_tables[2][at[5]] ^ crc_tables[1][at[6]] ^ crc_tables[0][at[7]];
+    }
+    for (; count > 0; count--) crc = (crc >> 8) ^ crc_tables[0][(crc ^ *at++) & 0xFF];
+    return crc;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc_by_instruction(uint32_t crc, const unsigned char *at, size_t count) {
+    uint64_t wide = crc;
+    for (; count >= 8; count -= 8, at += 8) {
+        uint64_t word;
+        memcpy(&word, at, 8);
+        wide = __builtin_ia32_crc32di(wide, word);
+    }
+    crc = (uint32_t)wide;
+    for (; count > 0; count--) crc = __builtin_ia32_crc32qi(crc, *at++);
+    return crc;
+}
+#endif
+
+uint32_t csys_crc32c(const void *bytes, size_t count) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2")) return ~crc_by_instruction(~0U, bytes, count);
+#endif
+    return csys_crc32c_portable(bytes, count);
+}
+
+uint32_t csys_crc32c_portable(const void *bytes, size_t count) { return ~crc_by_table(~0U, bytes, count); }

@@ -29,24 +29,58 @@ public struct Publication: Hashable, Sendable {
     /// Throws `WireError` unless the body holds exactly `count` events. A topic or an id that is not UTF-8 comes as empty text,
     /// which neither can be: that event is refused, and its neighbours are not.
     public static func decode(_ body: Data, count: UInt64) throws -> [Publication] {
+        try body.withUnsafeBytes { bytes in
+            var reader = try PublicationReader(bytes, count: count)
+            var result: [Publication] = []
+            result.reserveCapacity(Int(clamping: count))
+            while let event = reader.next() {
+                result.append(
+                    Publication(
+                        topic: String(validating: event.topic, as: UTF8.self) ?? "", id: String(validating: event.id, as: UTF8.self) ?? "",
+                        payload: Data(event.payload)))
+            }
+            return result
+        }
+    }
+}
+
+/// Walks over the events in the body of PUB or EMIT where they lie. Valid only as long as the buffer is.
+public struct PublicationReader {
+    public struct Event {
+        public var topic: UnsafeRawBufferPointer
+        public var id: UnsafeRawBufferPointer
+        public var payload: UnsafeRawBufferPointer
+    }
+    private let bytes: UnsafeRawBufferPointer
+    private var at = 0
+
+    /// Throws `WireError` unless the body holds exactly `count` events.
+    public init(_ bytes: UnsafeRawBufferPointer, count: UInt64) throws {
+        self.bytes = bytes
         guard count <= Limits.eventsAPublication else {
             throw WireError("\(count) events; at most \(Limits.eventsAPublication) in one message")
         }
-        guard count <= UInt64(body.count / 8) else { throw WireError("claims \(count) events in \(body.count) bytes") }
-        var reader = Reader(body)
-        var result: [Publication] = []
-        result.reserveCapacity(Int(count))
-        for _ in 0..<count {
-            guard let topicLength = reader.u16(), let idLength = reader.u16(), let payloadLength = reader.u32(),
-                let topic = reader.bytes(Int(topicLength)), let id = reader.bytes(Int(idLength)),
-                let payload = reader.bytes(Int(payloadLength))
-            else { throw WireError("event \(result.count + 1) of \(count) is cut short") }
-            result.append(
-                Publication(
-                    topic: String(data: topic, encoding: .utf8) ?? "", id: String(data: id, encoding: .utf8) ?? "", payload: payload))
+        guard count <= UInt64(bytes.count / 8) else { throw WireError("claims \(count) events in \(bytes.count) bytes") }
+        for number in 0..<count {
+            guard next() != nil else { throw WireError("event \(number + 1) of \(count) is cut short") }
         }
-        guard reader.remaining == 0 else { throw WireError("\(reader.remaining) bytes after the last event") }
-        return result
+        guard at == bytes.count else { throw WireError("\(bytes.count - at) bytes after the last event") }
+        at = 0
+    }
+
+    /// Nil after the last one.
+    public mutating func next() -> Event? {
+        guard bytes.count - at >= 8 else { return nil }
+        let topic = Int(UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt16.self)))
+        let id = Int(UInt16(bigEndian: bytes.loadUnaligned(fromByteOffset: at + 2, as: UInt16.self)))
+        let payload = UInt64(UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: at + 4, as: UInt32.self)))
+        guard UInt64(topic + id) + payload <= UInt64(bytes.count - at - 8) else { return nil }
+        let start = at + 8
+        at = start + topic + id + Int(payload)
+        return Event(
+            topic: UnsafeRawBufferPointer(rebasing: bytes[start..<start + topic]),
+            id: UnsafeRawBufferPointer(rebasing: bytes[start + topic..<start + topic + id]),
+            payload: UnsafeRawBufferPointer(rebasing: bytes[start + topic + id..<at]))
     }
 }
 

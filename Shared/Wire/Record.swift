@@ -1,3 +1,4 @@
+import CSys
 import Foundation
 
 /// A record of the log: the same bytes on disk and in EVENTS (docs/wire.md, *Record*).
@@ -98,49 +99,8 @@ public struct Record: Hashable, Sendable {
 }
 
 /// CRC-32C (Castagnoli), as in RFC 3720, appendix B.4; reflected polynomial 0x82F63B78.
-///
-/// Eight tables, so that eight bytes are taken at a time: table k holds the effect of a byte that k more bytes follow.
 public enum CRC32C {
-    private static let tables: [UInt32] = {
-        var tables: [UInt32] = []
-        for index in 0..<UInt32(256) {
-            var crc = index
-            for _ in 0..<8 {
-                let carry = crc & 1
-                crc >>= 1
-                if carry == 1 { crc ^= 0x82F6_3B78 }
-            }
-            tables.append(crc)
-        }
-        for index in 256..<2048 {
-            let shorter = tables[index - 256]
-            tables.append((shorter >> 8) ^ tables[Int(shorter & 0xFF)])
-        }
-        return tables
-    }()
-
     public static func checksum(_ data: Data) -> UInt32 { data.withUnsafeBytes { checksum($0) } }
 
-    public static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
-        tables.withUnsafeBufferPointer { table in
-            var crc: UInt32 = 0xFFFF_FFFF
-            var at = 0
-            while bytes.count - at >= 8 {
-                let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self)) ^ UInt64(crc)
-                let low = UInt32(truncatingIfNeeded: word)
-                let high = UInt32(truncatingIfNeeded: word >> 32)
-                let first = table[1792 + Int(low & 0xFF)] ^ table[1536 + Int(low >> 8 & 0xFF)]
-                let second = table[1280 + Int(low >> 16 & 0xFF)] ^ table[1024 + Int(low >> 24)]
-                let third = table[768 + Int(high & 0xFF)] ^ table[512 + Int(high >> 8 & 0xFF)]
-                let fourth = table[256 + Int(high >> 16 & 0xFF)] ^ table[Int(high >> 24)]
-                crc = first ^ second ^ third ^ fourth
-                at += 8
-            }
-            while at < bytes.count {
-                crc = (crc >> 8) ^ table[Int((crc ^ UInt32(bytes[at])) & 0xFF)]
-                at += 1
-            }
-            return crc ^ 0xFFFF_FFFF
-        }
-    }
+    public static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 { csys_crc32c(bytes.baseAddress, bytes.count) }
 }

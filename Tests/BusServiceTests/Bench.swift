@@ -10,15 +10,15 @@ final class MemoryLog: LogView {
     private let records = Locked<[StoredRecord]>([])
     var first: UInt64 { 1 }
     var pieces: [LogPiece] { [] }
-    func add(_ new: [StoredRecord]) { records.withLock { $0 += new } }
-    func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
+    func add(_ run: EventRun) { records.withLock { $0 += run } }
+    func read(from seq: UInt64, bytes: Int) throws -> EventRun {
         records.withLock { all in
-            var total = 0
-            return Array(
-                all.filter { $0.seq >= seq }.prefix { record in
-                    defer { total += record.bytes.count }
-                    return total < bytes
-                })
+            var run = EventRun(firstSeq: seq, bytes: [], places: [])
+            for record in all where record.seq >= seq && run.bytes.count < bytes {
+                run.places.append(EventRun.Place(offset: UInt32(run.bytes.count), length: UInt32(record.bytes.count)))
+                run.bytes += record.bytes
+            }
+            return run
         }
     }
     func firstSeq(since time: UInt64) throws -> UInt64 { 1 }
@@ -93,17 +93,17 @@ struct Bench {
             return 0
         }
         land(batch, full: full)
-        return batch.events.count
+        return batch.records.count
     }
 
     mutating func land(_ batch: Batch, full: Bool = false) {
         if full {
             router.flushed(.full("no room"), now: now)
         } else {
-            let encoded = BatchCodec.encode(batch, time: 1, previousHash: hash)
-            hash = encoded.hash
-            log.add(encoded.records)
-            router.flushed(.durable(encoded.records, hash: hash), now: now)
+            let sealed = BatchCodec.seal(batch, time: 1, previousHash: hash)
+            hash = sealed.hash
+            log.add(sealed.run)
+            router.flushed(.durable(sealed.run, time: 1, hash: hash), now: now)
         }
         collect()
         settle()

@@ -142,9 +142,9 @@ import Wire
         _ = bench.heard("c")
         bench.publish("p", "ada", from: 3001, ["live"])
         if let batch = bench.router.takeBatch(bench.now) {
-            let encoded = BatchCodec.encode(batch, time: 1, previousHash: bench.hash)
-            bench.log.add(encoded.records)
-            bench.router.flushed(.durable(encoded.records, hash: encoded.hash), now: bench.now)
+            let sealed = BatchCodec.seal(batch, time: 1, previousHash: bench.hash)
+            bench.log.add(sealed.run)
+            bench.router.flushed(.durable(sealed.run, time: 1, hash: sealed.hash), now: bench.now)
         }
         let more = bench.router.deliver(messages: 2, now: bench.now)
         #expect(more)

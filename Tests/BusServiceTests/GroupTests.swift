@@ -36,10 +36,27 @@ extension Bench {
         }
     }
 
-    var topics: [String] { ((try? log.read(from: 1, bytes: 1 << 22)) ?? []).map(\.topic) }
+    var topics: [String] { (try? log.read(from: 1, bytes: 1 << 22))?.map(\.topic) ?? [] }
 }
 
 @Suite("Groups") struct GroupTests {
+    @Test("events that come one by one go to the members in turn, whoever else reads") func turns() {
+        var bench = bench(events: 1)
+        bench.hello("o", "bob")
+        bench.subscribe("o", "bob", consumer: "reader", messages: 1000)
+        for name in ["a", "b", "c"] {
+            bench.hello(name, "bob")
+            bench.join(name, "bob")
+        }
+        bench.settle()
+        for name in ["a", "b", "c", "o"] { _ = bench.heard(name) }
+        for number in 2...31 as ClosedRange<UInt64> {
+            bench.publish("p", "ada", from: number, ["\(number)"])
+            bench.flush()
+        }
+        #expect(["a", "b", "c"].map { Bench.records(bench.heard($0)).count { $0.topic == "test.one" } } == [10, 10, 10])
+    }
+
     /// Events 2 to count + 1 are of type test.one; 1 tells that ada joined.
     private func bench(events count: Int, records: ConsumerRecords = ConsumerRecords()) -> Bench {
         var bench = Bench(records: records) { $0.windowMessages = 100_000 }

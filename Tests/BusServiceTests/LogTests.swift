@@ -26,16 +26,16 @@ struct TestLog {
 
     /// One batch of events numbered from the log's last on.
     @discardableResult
-    static func append(_ log: EventLog, _ count: Int, size: Int = 20, outbox: UInt64? = nil) throws -> [StoredRecord] {
+    static func append(_ log: EventLog, _ count: Int, size: Int = 20, outbox: UInt64? = nil) throws -> EventRun {
         let first = log.last + 1
         let batch = Batch(
             first: first, events: (0..<count).map { event(Int(first) + $0, size: size) },
             outboxes: outbox.map { [OutboxKey(producer: "tester", outbox: "box"): $0] } ?? [:])
-        guard case .durable(let records, _) = try log.append(batch, time: Clock.wall()) else {
+        guard case .durable(let run, _, _) = try log.append(batch, time: Clock.wall()) else {
             Issue.record("the disk is full")
-            return []
+            return EventRun(firstSeq: first, bytes: [], places: [])
         }
-        return records
+        return run
     }
 
     /// Everything from `seq` on that can be read.

@@ -13,7 +13,7 @@ import Wire
         _ = bench.heard("p")
         bench.publish("p", "ada", from: 1, ["a", "b"])
         let batch = bench.router.takeBatch(bench.now)
-        #expect(batch?.events.count == 2)
+        #expect(batch?.records.count == 2)
         bench.pass(1)
         #expect(bench.heard("p").isEmpty)
         batch.map { bench.land($0) }

@@ -1,3 +1,4 @@
+import CSys
 import Contracts
 import Foundation
 import Testing
@@ -79,6 +80,11 @@ import Wire
         #expect(CRC32C.checksum(Data(repeating: 0xFF, count: 32)) == 0x62A8_AB43)
         #expect(CRC32C.checksum(Data(0..<32)) == 0x46DD_794E)
         #expect(CRC32C.checksum(Data()) == 0)
+        // With and without the processor's instruction.
+        for count in 0..<100 {
+            let bytes = Data((0..<count).map { UInt8(truncatingIfNeeded: $0 &* 37) })
+            #expect(bytes.withUnsafeBytes { csys_crc32c_portable($0.baseAddress, $0.count) } == CRC32C.checksum(bytes))
+        }
     }
 
     @Test("control bodies are read with no more than a small client says") func lenient() throws {

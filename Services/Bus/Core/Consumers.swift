@@ -42,6 +42,8 @@ struct Subscription: Sendable {
     var consumer: ConsumerKey?
     /// One of several sessions that share the consumer's work queue.
     var isMember = false
+    /// When this member was last given something, as the router counts.
+    var fedAt: UInt64 = 0
     /// What becomes of an event that this ordered consumer refuses again and again.
     var poison = Poison.stop
     var policy = WorkQueue.Policy()
@@ -59,8 +61,10 @@ struct Subscription: Sendable {
     var creditBytes: Int64
     /// Live events that were dropped for want of credit.
     var dropped: UInt64 = 0
-    /// Whether a topic matches, by topic; topics are few.
-    private var known: [String: Bool] = [:]
+    /// Whether a topic matches, as far as it was asked.
+    var wanted = TopicVerdicts()
+    /// A filter lets every topic through.
+    let matchesAll: Bool
 
     init(
         owner: String, consumer: ConsumerKey?, filters: [Filter], generation: UInt64, next: UInt64, creditMessages: Int64,
@@ -69,6 +73,7 @@ struct Subscription: Sendable {
         self.owner = owner
         self.consumer = consumer
         self.filters = filters
+        matchesAll = filters.contains { $0.text == "**" }
         self.generation = generation
         self.next = next
         unreported = next
@@ -79,11 +84,5 @@ struct Subscription: Sendable {
 
     var hasCredit: Bool { creditMessages > 0 && creditBytes > 0 }
 
-    mutating func matches(_ topic: String) -> Bool {
-        if let known = known[topic] { return known }
-        let matches = filters.contains { $0.matches(topic) }
-        if known.count >= 512 { known.removeAll(keepingCapacity: true) }
-        known[topic] = matches
-        return matches
-    }
+    func matches(_ topic: String) -> Bool { filters.contains { $0.matches(topic) } }
 }

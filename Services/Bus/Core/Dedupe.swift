@@ -10,13 +10,26 @@ struct RecentIDs: Sendable {
         var high: UInt64
         var low: UInt64
         init(_ user: String, _ id: String) {
-            var hash = SHA256()
-            hash.update(data: Data(user.utf8))
-            hash.update(data: [0])
-            hash.update(data: Data(id.utf8))
-            (high, low) = hash.finalize().withUnsafeBytes {
-                ($0.loadUnaligned(as: UInt64.self), $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+            var (user, id) = (user, id)
+            self = user.withUTF8 { user in id.withUTF8 { Key(UnsafeRawBufferPointer(user), UnsafeRawBufferPointer($0)) } }
+        }
+
+        init(_ user: UnsafeRawBufferPointer, _ id: UnsafeRawBufferPointer) {
+            self = withUnsafeTemporaryAllocation(byteCount: user.count + 1 + id.count, alignment: 1) { text in
+                text.copyMemory(from: user)
+                text[user.count] = 0
+                UnsafeMutableRawBufferPointer(rebasing: text[(user.count + 1)...]).copyMemory(from: id)
+                var hash = SHA256()
+                hash.update(bufferPointer: UnsafeRawBufferPointer(text))
+                return hash.finalize().withUnsafeBytes {
+                    Key(high: $0.loadUnaligned(as: UInt64.self), low: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+                }
             }
+        }
+
+        private init(high: UInt64, low: UInt64) {
+            self.high = high
+            self.low = low
         }
     }
 
@@ -33,6 +46,8 @@ struct RecentIDs: Sendable {
     private var entries: [Entry] = []
     /// Seconds since 1970, beside the entries.
     private var times: [UInt32] = []
+    /// The newest time that is known.
+    private var second: UInt32 = 0
     private var oldest = 0
     private var next = 0
     /// Open addressing with linear probing: 1 + the place in the ring, 0 for none. 36 bytes an event in all.
@@ -56,8 +71,16 @@ struct RecentIDs: Sendable {
 
     /// `time` in nanoseconds since 1970. An id that is there already keeps its first number.
     mutating func insert(_ key: Key, seq: UInt64, time: UInt64) {
+        second = UInt32(clamping: time / 1_000_000_000)
+        insert(key, seq: seq)
+    }
+
+    /// One after the newest.
+    var end: Int { next }
+
+    /// As above, for an event whose time is not known yet; `stamp` says it.
+    mutating func insert(_ key: Key, seq: UInt64) {
         guard find(key) == nil else { return }
-        let second = UInt32(clamping: time / 1_000_000_000)
         while count >= most || (count >= least && second > times[oldest % most] &+ Self.hour) { forgetOldest() }
         if count * 4 >= table.count * 3 { grow() }
         let place = next % most
@@ -70,6 +93,20 @@ struct RecentIDs: Sendable {
         }
         next += 1
         put(place)
+    }
+
+    /// Those from `range.lowerBound` up to `range.upperBound`, as `end` counts, are of that time.
+    mutating func stamp(_ range: Range<Int>, time: UInt64) {
+        second = UInt32(clamping: time / 1_000_000_000)
+        for number in max(range.lowerBound, oldest)..<max(range.upperBound, oldest) { times[number % most] = second }
+    }
+
+    /// Forgets the newest ones: what came from `end` on was not stored after all.
+    mutating func rollBack(to end: Int) {
+        while next > max(end, oldest) {
+            next -= 1
+            remove(entries[next % most].key)
+        }
     }
 
     private func home(_ key: Key) -> Int { Int(truncatingIfNeeded: ((key.low ^ key.high) &* seed) >> shift) }
@@ -90,9 +127,13 @@ struct RecentIDs: Sendable {
     }
 
     private mutating func forgetOldest() {
-        let place = oldest % most
+        let key = entries[oldest % most].key
         oldest += 1
-        guard var hole = find(entries[place].key) else { return }
+        remove(key)
+    }
+
+    private mutating func remove(_ key: Key) {
+        guard var hole = find(key) else { return }
         table[hole] = 0
         // What follows moves up, or it would not be found beyond the hole (Knuth, The Art of Computer Programming, 6.4, algorithm R).
         var at = (hole + 1) & (table.count - 1)
@@ -112,35 +153,5 @@ struct RecentIDs: Sendable {
         table = Array(repeating: 0, count: table.count * 2)
         shift -= 1
         for number in oldest..<next { put(number % most) }
-    }
-}
-
-/// The last events, in memory, so that consumers at the tail are not fed from disk.
-struct Tail: Sendable {
-    private static let byteLimit = 8 << 20
-    private var records: [StoredRecord] = []
-    private var start = 0
-    private var bytes = 0
-
-    /// The first number held.
-    var first: UInt64? { start < records.count ? records[start].seq : nil }
-
-    /// Numbers are gapless, so an event is found by counting.
-    func slice(from seq: UInt64) -> ArraySlice<StoredRecord>? {
-        guard let first, seq >= first, seq - first < UInt64(records.count - start) else { return nil }
-        return records[(start + Int(seq - first))...]
-    }
-
-    mutating func append(_ new: [StoredRecord]) {
-        records.append(contentsOf: new)
-        bytes += new.reduce(0) { $0 + $1.bytes.count }
-        while bytes > Self.byteLimit, start < records.count {
-            bytes -= records[start].bytes.count
-            start += 1
-        }
-        if start > 1024, start > records.count / 2 {
-            records.removeFirst(start)
-            start = 0
-        }
     }
 }

@@ -14,8 +14,8 @@ struct FillingBatch: Sendable {
         var messages = 0
         var bytes = 0
         var exceptions: [(number: UInt64, status: UInt16)] = []
-        /// Numbers that are in the batch.
-        var stored: [UInt64] = []
+        /// Numbers that are in the batch, in runs.
+        var stored: [ClosedRange<UInt64>] = []
         /// Duplicates whose original flies or waits, too.
         var uncertain: Set<UInt64> = []
     }
@@ -25,17 +25,26 @@ struct FillingBatch: Sendable {
         case refused(UInt16)
     }
 
-    var events: [BatchEvent] = []
+    /// Empty while the batch flies: they are with the appending thread then.
+    var records = RecordBuffer()
     var first: UInt64 = 0
+    var count = 0
     var outboxes: [OutboxKey: UInt64] = [:]
     var acknowledgements: [Peer: Acknowledgement] = [:]
     var locals: [(ticket: UInt64, decisions: [Local])] = []
-    /// Ids that count as recent once the batch is durable.
-    var ids: [(key: RecentIDs.Key, index: Int)] = []
+    /// The part of `RecentIDs` that is this batch's: it counts once the batch is durable, and goes should there be no room.
+    var ids: Range<Int>
 
-    @discardableResult
-    mutating func add(_ event: BatchEvent) -> Int {
-        events.append(event)
-        return events.count - 1
+    init(idsFrom: Int) { ids = idsFrom..<idsFrom }
+}
+
+extension FillingBatch.Acknowledgement {
+    /// Numbers come in order, so most make the last run longer.
+    mutating func note(stored number: UInt64) {
+        if let last = stored.last, last.upperBound < number, number - last.upperBound == 1 {
+            stored[stored.count - 1] = last.lowerBound...number
+        } else {
+            stored.append(number...number)
+        }
     }
 }

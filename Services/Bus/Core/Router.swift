@@ -58,12 +58,12 @@ struct Router: Sendable {
     var lagAt = Int64.min / 2
 
     // Publishing
-    var filling = FillingBatch()
+    var filling: FillingBatch
+    var topics = TopicTable()
     var flying: FillingBatch?
     var taken: [OutboxKey: UInt64]
     var durableTaken: [OutboxKey: UInt64]
     var recent: RecentIDs
-    var pending: Set<RecentIDs.Key> = []
     /// Outboxes from which more was taken since they were last stored.
     var changedOutboxes: Set<OutboxKey> = []
     var tail = Tail()
@@ -73,6 +73,8 @@ struct Router: Sendable {
     /// Whose turn it is to be fed, round and round.
     var turns: [SubscriptionKey] = []
     var turn = 0
+    /// Messages given to members of groups.
+    var feedings: UInt64 = 0
     var cursors: [ConsumerKey: Cursor]
     var changedCursors: Set<ConsumerKey> = []
     /// Who reads an ordered consumer.
@@ -100,6 +102,7 @@ struct Router: Sendable {
         self.last = last
         self.hash = hash
         self.recent = recent
+        filling = FillingBatch(idsFrom: recent.end)
         cursors = consumers.cursors
         queues = consumers.queues
         parked = consumers.parked
@@ -187,6 +190,12 @@ struct Router: Sendable {
     mutating func send(_ peer: Peer, _ frame: Frame, _ now: Int64) {
         sessions[peer]?.sentAt = now
         effects.append(.send(peer, frame.encoded()))
+    }
+
+    /// A message that is encoded already.
+    mutating func send(_ peer: Peer, _ message: Data, _ now: Int64) {
+        sessions[peer]?.sentAt = now
+        effects.append(.send(peer, message))
     }
 
     mutating func refuse(_ peer: Peer, _ frame: Frame?, _ status: UInt16, _ code: String, _ message: String, _ now: Int64) {

@@ -253,46 +253,68 @@ extension Router {
                 return halt(key, subscription, error, now)
             }
         }
-        let records: ArraySlice<StoredRecord>
-        if let live = tail.slice(from: subscription.next) {
-            records = live
-        } else {
-            do {
-                records = try log.read(from: subscription.next, bytes: Limits.packedBytes)[...]
-            } catch {
-                return halt(key, subscription, error, now)
-            }
-        }
-        var body = Data()
-        var count: Int64 = 0
-        var examined = 0
+        var message = EventsMessage(credit: (subscription.creditMessages, subscription.creditBytes))
         // An event that was refused goes alone, with its count.
-        let refused = subscription.consumer.flatMap { cursors[$0]?.strike?.seq }
-        for record in records {
-            if record.seq == refused { break }
-            if subscription.matches(record.topic) {
-                guard count < Limits.packedEvents, count < subscription.creditMessages,
-                    count == 0
-                        || (body.count + record.bytes.count <= Limits.packedBytes
-                            && body.count + record.bytes.count <= subscription.creditBytes)
-                else { break }
-                body.append(record.bytes)
-                count += 1
+        let start = subscription.next
+        let refused = subscription.consumer.flatMap { cursors[$0]?.strike?.seq } ?? 0
+        let end = refused > start ? min(refused, start + 4096) : start + 4096
+        do {
+            while subscription.next <= last, subscription.next < end {
+                let next = subscription.next
+                let (run, index) = try events(from: next, bytes: Limits.packedBytes)
+                subscription.next = collect(run, from: index, before: end, &subscription, into: &message)
+                // The message is full; or the disk was asked, and others have their turn first.
+                if subscription.next <= run.lastSeq || tail.first ?? .max > next { break }
             }
-            subscription.next = record.seq + 1
-            examined += 1
-            if examined >= 4096 { break }
+        } catch {
+            // What was found before it goes out first.
+            guard message.count > 0 || subscription.next > start else { return halt(key, subscription, error, now) }
         }
-        guard examined > 0 else { return false }
-        if count > 0 {
-            subscription.creditMessages -= count
-            subscription.creditBytes -= Int64(body.count)
-            send(key.peer, Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1, body: body), now)
+        guard subscription.next > start else { return false }
+        if message.count > 0 {
+            subscription.creditMessages -= message.count
+            subscription.creditBytes -= Int64(message.size)
+            let frame = Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1)
+            send(key.peer, message.finish(frame), now)
             subscription.unreported = subscription.next
             subscription.reportedAt = now
         }
         subscriptions[key] = subscription
         return true
+    }
+
+    /// The event with that number and those after it, from memory or from disk, and its place among them.
+    func events(from seq: UInt64, bytes: Int) throws -> (run: EventRun, index: Int) {
+        if let found = tail.find(seq) { return found }
+        return (try log.read(from: seq, bytes: bytes), 0)
+    }
+
+    /// Adds what matches, until the message is full, the run ends, or `end` is reached. The number of the first event not examined.
+    private mutating func collect(
+        _ run: EventRun, from index: Int, before end: UInt64, _ subscription: inout Subscription, into message: inout EventsMessage
+    ) -> UInt64 {
+        run.bytes.withUnsafeBytes { bytes in
+            var seq = run.firstSeq + UInt64(index)
+            for place in run.places[index...] {
+                if seq >= end { break }
+                let record = UnsafeRawBufferPointer(rebasing: bytes[Int(place.offset)..<Int(place.offset + place.length)])
+                if subscription.matchesAll || matches(record, place, &subscription) {
+                    guard message.add(record) else { break }
+                }
+                seq += 1
+            }
+            return seq
+        }
+    }
+
+    /// Whether the subscription wants the event.
+    func matches(_ record: UnsafeRawBufferPointer, _ place: EventRun.Place, _ subscription: inout Subscription) -> Bool {
+        let text = EventRun.topic(record)
+        let topic = place.topic == .none ? topics.known(text) : place.topic
+        if let known = subscription.wanted[topic] { return known }
+        let answer = subscription.matches(String(decoding: text, as: UTF8.self))
+        subscription.wanted[topic] = answer
+        return answer
     }
 
     /// The consumer has come to something that cannot be read: it is told which numbers, and decides itself where to go on.

@@ -33,7 +33,17 @@ extension Router {
     /// One message for one member: what is due again first, then what is new.
     mutating func feedMember(_ key: SubscriptionKey, _ subscription: Subscription, _ now: Int64) -> Bool {
         guard let consumer = subscription.consumer, queues[consumer] != nil else { return false }
-        return feedAgain(key, subscription, consumer, now) || feedNew(key, subscription, consumer, now)
+        // Whoever has rested longest is next: events that come one by one would else all go to the same.
+        let isEarly = members[consumer]?.contains { other in
+            guard other != key, let member = subscriptions[other] else { return false }
+            return member.hasCredit && member.fedAt < subscription.fedAt
+        }
+        guard isEarly != true, feedAgain(key, subscription, consumer, now) || feedNew(key, subscription, consumer, now) else {
+            return false
+        }
+        feedings += 1
+        subscriptions[key]?.fedAt = feedings
+        return true
     }
 
     private mutating func feedAgain(_ key: SubscriptionKey, _ subscription: Subscription, _ consumer: ConsumerKey, _ now: Int64) -> Bool {
@@ -50,7 +60,7 @@ extension Router {
                 changedQueues.insert(consumer)
                 continue
             }
-            guard subscription.matches(record.topic) else {
+            guard wants(record, &subscription) else {
                 // The group reads something else now, and may no longer be allowed to see this.
                 _ = queues[consumer]?.drop(seq)
                 changedQueues.insert(consumer)
@@ -77,9 +87,10 @@ extension Router {
             parked[consumer]?.count ?? 0 < settings.parked
         else { return false }
         var subscription = subscription
-        let records: ArraySlice<StoredRecord>
+        let run: EventRun
+        let index: Int
         do {
-            records = try tail.slice(from: start) ?? log.read(from: start, bytes: Limits.packedBytes)[...]
+            (run, index) = try events(from: start, bytes: Limits.packedBytes)
         } catch let damage as DamagedRange {
             park(consumer, damage.first, deliveries: 0, reason: damage.description)
             queues[consumer]?.next = damage.last + 1
@@ -95,8 +106,8 @@ extension Router {
         var range: (first: UInt64, last: UInt64)?
         var count: Int64 = 0
         var next = start
-        for record in records.prefix(4096) {
-            if subscription.matches(record.topic) {
+        for record in run[index...].prefix(4096) {
+            if wants(record, &subscription) {
                 guard count < most,
                     count == 0
                         || (body.count + record.bytes.count <= Limits.packedBytes
@@ -125,11 +136,20 @@ extension Router {
     static let redelivery: UInt16 = 1
 
     private func stored(_ seq: UInt64) throws -> StoredRecord {
-        if let record = tail.slice(from: seq)?.first { return record }
-        guard let record = try log.read(from: seq, bytes: 1).first(where: { $0.seq == seq }) else {
+        let (run, index) = try events(from: seq, bytes: 1)
+        guard index < run.count, run.firstSeq + UInt64(index) == seq else {
             throw DamagedRange(first: seq, last: seq, place: "no longer kept")
         }
-        return record
+        return run[index]
+    }
+
+    private func wants(_ record: StoredRecord, _ subscription: inout Subscription) -> Bool {
+        var topic = record.topic
+        let id = topic.withUTF8 { topics.known(UnsafeRawBufferPointer($0)) }
+        if let known = subscription.wanted[id] { return known }
+        let answer = subscription.matches(record.topic)
+        subscription.wanted[id] = answer
+        return answer
     }
 
     /// An ordered consumer gets the event that it refused by itself, with its count; the rest follows in order.
@@ -204,7 +224,7 @@ extension Router {
         _ verdict: Verdict, _ frame: Frame, _ key: SubscriptionKey, _ consumer: ConsumerKey, _ now: Int64
     ) -> Bool {
         // Stopped by a verdict before it in the same message.
-        guard var subscription = subscriptions[key] else { return false }
+        guard let subscription = subscriptions[key] else { return false }
         switch verdict.verb {
         case .inProgress: return true
         case .ack:

@@ -7,86 +7,136 @@ extension Router {
     static let resume: UInt16 = 1
 
     mutating func publish(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
-        let publications = try Publication.decode(frame.body, count: frame.b)
-        guard !publications.isEmpty, frame.a > 0, frame.a <= UInt64.max - frame.b else { throw WireError("PUB: no events, or number 0") }
-        // As it is now, with the moment at which it was heard.
-        var session = sessions[peer] ?? session
-        if frame.flags & Self.resume != 0, let from = session.refusedFrom {
-            session.refusedFrom = nil
-            session.acknowledged = min(session.acknowledged, from - 1)
-            session.nextNumber = min(session.nextNumber, from)
+        try frame.body.withUnsafeBytes { body in
+            let events = try PublicationReader(body, count: frame.b)
+            guard frame.b > 0, frame.a > 0, frame.a <= UInt64.max - frame.b else { throw WireError("PUB: no events, or number 0") }
+            // As it is now, with the moment at which it was heard.
+            var session = sessions[peer] ?? session
+            if frame.flags & Self.resume != 0, let from = session.refusedFrom {
+                session.refusedFrom = nil
+                session.acknowledged = min(session.acknowledged, from - 1)
+                session.nextNumber = min(session.nextNumber, from)
+            }
+            if session.outbox == nil {
+                // A number may come again, from a client that sends again or that is too simple to count: the id decides what is new.
+                guard frame.a <= session.nextNumber else {
+                    throw WireError("PUB: expected number \(session.nextNumber), found \(frame.a)")
+                }
+                session.nextNumber = max(session.nextNumber, frame.a + frame.b)
+            }
+            take(events, from: frame.a, peer, &session, allowed, now)
+            sessions[peer] = session
         }
-        if session.outbox == nil {
-            // A number may come again, from a client that sends again or that is too simple to count: the id decides what is new.
-            guard frame.a <= session.nextNumber else { throw WireError("PUB: expected number \(session.nextNumber), found \(frame.a)") }
-        }
+    }
+
+    private mutating func take(
+        _ events: PublicationReader, from first: UInt64, _ peer: Peer, _ session: inout Session, _ allowed: Rights, _ now: Int64
+    ) {
         var acknowledgement =
             filling.acknowledgements[peer].flatMap { $0.session == session.id ? $0 : nil }
             ?? FillingBatch.Acknowledgement(session: session.id, upTo: 0)
-        for (offset, publication) in publications.enumerated() {
-            let number = frame.a + UInt64(offset)
-            let size = publication.payload.count
-            let key = RecentIDs.Key(session.user, publication.id)
+        let producer = session.producer
+        var events = events
+        var number = first
+        while let event = events.next() {
             acknowledgement.upTo = max(acknowledgement.upTo, number)
             acknowledgement.index = nil
             acknowledgement.duplicate = nil
             acknowledgement.messages += 1
-            acknowledgement.bytes += size
+            acknowledgement.bytes += event.payload.count
             session.unackedMessages += 1
-            session.unackedBytes += size
-            if session.outbox == nil { session.nextNumber = max(session.nextNumber, number + 1) }
-            if let status = verdict(publication, key, number, session, allowed) {
-                acknowledgement.exceptions.append((number, status))
-                switch status {
-                case 208:
-                    acknowledgement.duplicate = key
-                    if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
-                case 403: deny(session.user, .publish, publication.topic, now)
-                case 429: session.refusedFrom = number
-                default: break
+            session.unackedBytes += event.payload.count
+            switch producer.withUnsafeBytes({ verdict(event, $0, number, &session, allowed) }) {
+            case .store(let key, let topic):
+                let index = filling.count
+                filling.count += 1
+                producer.withUnsafeBytes {
+                    filling.records.append(topic: event.topic, topic, producer: $0, id: event.id, payload: event.payload)
                 }
-                continue
+                remember(key, index)
+                acknowledgement.index = index
+                acknowledgement.note(stored: number)
+                if let outbox = session.outbox {
+                    taken[outbox] = number
+                    filling.outboxes[outbox] = number
+                }
+            case .duplicate(let key):
+                acknowledgement.exceptions.append((number, 208))
+                acknowledgement.duplicate = key
+                if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
+            case .refuse(let status):
+                acknowledgement.exceptions.append((number, status))
+                if status == 403 { deny(session.user, .publish, String(decoding: event.topic, as: UTF8.self), now) }
+                if status == 429 { session.refusedFrom = number }
             }
-            let index = filling.add(
-                BatchEvent(topic: publication.topic, producer: session.user, id: publication.id, payload: publication.payload))
-            acknowledgement.index = index
-            acknowledgement.stored.append(number)
-            if let outbox = session.outbox {
-                taken[outbox] = number
-                filling.outboxes[outbox] = number
-            }
-            pending.insert(key)
-            filling.ids.append((key, index))
+            number += 1
         }
         filling.acknowledgements[peer] = acknowledgement
-        sessions[peer] = session
     }
 
-    /// Nil: to be stored. Otherwise the exception that goes into PUBACK.
-    private func verdict(
-        _ publication: Publication, _ key: RecentIDs.Key, _ number: UInt64, _ session: Session, _ allowed: Rights
-    ) -> UInt16? {
-        if session.isBlocked { return 425 }
+    private enum Verdict {
+        case store(RecentIDs.Key, TopicID)
+        case duplicate(RecentIDs.Key)
+        case refuse(UInt16)
+    }
+
+    private mutating func verdict(
+        _ event: PublicationReader.Event, _ producer: UnsafeRawBufferPointer, _ number: UInt64, _ session: inout Session,
+        _ allowed: Rights
+    ) -> Verdict {
+        if session.isBlocked { return .refuse(425) }
         // What may never be stored is refused each time that it is sent: a lost acknowledgement must not turn it into a duplicate.
-        let refusal = Self.shape(publication.topic, publication.id, publication.payload.count)
-        if let refusal { return refusal }
-        if !allowed.mayPublish(publication.topic) { return 403 }
-        if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return 208 }
-        if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return 429 }
-        if session.outbox == nil, pending.contains(key) || recent.seq(key) != nil { return 208 }
-        return nil
+        let topic = topics.id(event.topic)
+        if let refusal = Self.shape(topic, event.topic, event.id, event.payload.count) { return .refuse(refusal) }
+        let mayPublish =
+            session.mayPublish[topic]
+            ?? {
+                let answer = allowed.mayPublish(String(decoding: event.topic, as: UTF8.self))
+                session.mayPublish[topic] = answer
+                return answer
+            }()
+        guard mayPublish else { return .refuse(403) }
+        if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(RecentIDs.Key(producer, event.id)) }
+        if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return .refuse(429) }
+        let key = RecentIDs.Key(producer, event.id)
+        if session.outbox == nil, recent.seq(key) != nil { return .duplicate(key) }
+        return .store(key, topic)
+    }
+
+    /// The event's id is known from now on, under the number that it will have; `refuseAll` forgets it again.
+    private mutating func remember(_ key: RecentIDs.Key, _ index: Int) {
+        recent.insert(key, seq: last + UInt64(flying?.count ?? 0) + UInt64(index) + 1)
+        filling.ids = filling.ids.lowerBound..<recent.end
     }
 
     /// Whether the original of a duplicate is not on the device yet.
     private func isPending(_ key: RecentIDs.Key, _ number: UInt64, _ session: Session) -> Bool {
-        guard let outbox = session.outbox else { return recent.seq(key) == nil }
+        guard let outbox = session.outbox else { return recent.seq(key) ?? 0 > last }
         return number > durableTaken[outbox] ?? 0
     }
 
-    static func shape(_ topic: String, _ id: String, _ payload: Int) -> UInt16? {
-        guard (try? EventType(topic)) != nil, (1...Limits.id).contains(id.utf8.count), id.utf8.allSatisfy({ $0 > 0x20 && $0 != 0x7F })
-        else { return 422 }
+    private static func shape(
+        _ topic: TopicID, _ text: UnsafeRawBufferPointer, _ id: UnsafeRawBufferPointer, _ payload: Int
+    ) -> UInt16? {
+        guard topic != .none || TopicTable.isTopic(text), (1...Limits.id).contains(id.count), isID(id) else { return 422 }
         return payload > Limits.payload ? 413 : nil
+    }
+
+    /// Printable; UTF-8 when it is not ASCII.
+    private static func isID(_ id: UnsafeRawBufferPointer) -> Bool {
+        var isASCII = true
+        for byte in id {
+            guard byte > 0x20, byte != 0x7F else { return false }
+            if byte >= 0x80 { isASCII = false }
+        }
+        return isASCII || String(validating: id, as: UTF8.self) != nil
+    }
+
+    static func shape(_ topic: String, _ id: String, _ payload: Int) -> UInt16? {
+        var (topic, id) = (topic, id)
+        return topic.withUTF8 { topic in
+            id.withUTF8 { shape(.none, UnsafeRawBufferPointer(topic), UnsafeRawBufferPointer($0), payload) }
+        }
     }
 
     /// A publication from within this process (the HTTP face). Every event is decided by itself.
@@ -94,32 +144,42 @@ extension Router {
         let decisions = publications.map { publication -> FillingBatch.Local in
             if let status = Self.shape(publication.topic, publication.id, publication.payload.count) { return .refused(status) }
             let key = RecentIDs.Key(producer, publication.id)
-            if pending.contains(key) || recent.seq(key) != nil { return .duplicate(key) }
-            let index = filling.add(
+            if recent.seq(key) != nil { return .duplicate(key) }
+            let index = add(
                 BatchEvent(topic: publication.topic, producer: producer, id: publication.id, payload: publication.payload))
-            pending.insert(key)
-            filling.ids.append((key, index))
+            remember(key, index)
             return .stored(index: index)
         }
         filling.locals.append((ticket, decisions))
+    }
+
+    /// Puts an event into the filling batch; its place there.
+    @discardableResult
+    mutating func add(_ event: BatchEvent) -> Int {
+        filling.records.append(event)
+        filling.count += 1
+        return filling.count - 1
     }
 
     /// The next batch for the device; nil while one flies, and when nothing waits. Duplicates and refusals alone need no flush,
     /// but they wait for the flying batch, because the original of a duplicate may be in it.
     mutating func takeBatch(_ now: Int64) -> Batch? {
         guard flying == nil else { return nil }
-        guard !filling.events.isEmpty else {
+        guard filling.count > 0 else {
             if !filling.acknowledgements.isEmpty || !filling.locals.isEmpty {
                 let decided = filling
-                filling = FillingBatch()
+                filling = FillingBatch(idsFrom: recent.end)
                 tell(decided, now)
             }
             return nil
         }
         filling.first = last + 1
-        let batch = Batch(first: filling.first, events: filling.events, outboxes: filling.outboxes)
+        // The one reference to the bytes goes along, so that the appending thread need not copy them to fill in the numbers.
+        var records = RecordBuffer()
+        swap(&records, &filling.records)
+        let batch = Batch(first: filling.first, records: records, outboxes: filling.outboxes)
         flying = filling
-        filling = FillingBatch()
+        filling = FillingBatch(idsFrom: recent.end)
         return batch
     }
 
@@ -127,22 +187,18 @@ extension Router {
         guard let batch = flying else { return }
         flying = nil
         switch result {
-        case .durable(let records, let newHash):
-            last = batch.first + UInt64(batch.events.count) - 1
+        case .durable(let run, let time, let newHash):
+            last = run.lastSeq
             hash = newHash
             for (outbox, number) in batch.outboxes {
                 durableTaken[outbox] = number
                 changedOutboxes.insert(outbox)
             }
-            let time = records.first?.bytes.withUnsafeBytes { RecordHead($0, at: 0)?.time } ?? 0
-            for (key, index) in batch.ids {
-                pending.remove(key)
-                recent.insert(key, seq: batch.first + UInt64(index), time: time)
-            }
-            tail.append(records)
+            recent.stamp(batch.ids, time: time)
+            tail.append(run)
             tell(batch, now)
         case .full(let reason):
-            effects.append(.note(.warning, "no room for \(batch.events.count) events: \(reason)"))
+            effects.append(.note(.warning, "no room for \(batch.count) events: \(reason)"))
             refuseAll([batch, filling], now)
         }
     }
@@ -194,8 +250,8 @@ extension Router {
     /// Nothing could be written: what flew and what waited behind it is refused, in order, until the publishers resume.
     private mutating func refuseAll(_ batches: [FillingBatch], _ now: Int64) {
         taken = durableTaken
-        pending.removeAll()
-        filling = FillingBatch()
+        recent.rollBack(to: batches.map(\.ids.lowerBound).min() ?? recent.end)
+        filling = FillingBatch(idsFrom: recent.end)
         for batch in batches {
             var refused = batch
             // Nothing of it has a number.
@@ -208,7 +264,7 @@ extension Router {
                 var exceptions = acknowledgement.exceptions.map {
                     acknowledgement.uncertain.contains($0.number) && $0.status == 208 ? ($0.number, status) : $0
                 }
-                exceptions.append(contentsOf: acknowledgement.stored.map { ($0, status) })
+                exceptions.append(contentsOf: acknowledgement.stored.lazy.joined().map { ($0, status) })
                 exceptions.sort { $0.0 < $1.0 }
                 refused.acknowledgements[peer]?.exceptions = exceptions
                 refused.acknowledgements[peer]?.index = nil

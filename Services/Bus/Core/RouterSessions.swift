@@ -28,7 +28,7 @@ extension Router {
         let session = Session(
             user: user, key: rights[user]?.key ?? "", id: "\(settings.epoch)-\(sessionCount)",
             heartbeat: Int64(min(max(hello.heartbeat_ms, 100), 60_000)), heardAt: now,
-            sentAt: now, outbox: box)
+            sentAt: now, outbox: box, producer: Array(user.utf8))
         sessions[peer] = session
         let welcome = Welcome(
             session: session.id, stream: settings.stream, first: log.first, last: last, window_msgs: settings.windowMessages,
@@ -65,6 +65,7 @@ extension Router {
                 end(peer, reason: why, now: now)
                 continue
             }
+            sessions[peer]?.mayPublish = TopicVerdicts()
             for handle in session.subscriptions {
                 let key = SubscriptionKey(peer: peer, handle: handle)
                 guard let lost = subscriptions[key]?.filters.first(where: { !allowed.maySubscribe($0) }) else { continue }
@@ -139,7 +140,7 @@ extension Router {
             id: id, source: "bus@\(settings.host)", type: type, subject: event.subject, time: Self.time(of: id), data: data,
             actor: "bus")
         guard let payload = try? Coding.encode(envelope) else { return }
-        filling.add(BatchEvent(topic: type.text, producer: "bus", id: id.text, payload: payload))
+        add(BatchEvent(topic: type.text, producer: "bus", id: id.text, payload: payload))
     }
 
     /// The time in a UUID of version 7 (RFC 9562, section 5.7): its first 48 bits are milliseconds since 1970.

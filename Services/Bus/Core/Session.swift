@@ -24,6 +24,10 @@ struct Session: Sendable {
     var acknowledged: UInt64 = 0
     var unackedMessages = 0
     var unackedBytes = 0
+    /// The name, as records carry it.
+    let producer: [UInt8]
+    /// Whether it may publish a topic, as far as it was asked.
+    var mayPublish = TopicVerdicts()
     var subscriptions: Set<UInt32> = []
     /// Handles of subscriptions that were ended with BYE 410; a late ACK is told so again.
     var fenced: Set<UInt32> = []

@@ -8,48 +8,38 @@ import Wire
 /// batch before and all bytes of this batch before the mark (32 bytes); `u16` count of outboxes; for each `u16` + producer,
 /// `u16` + outbox, `u64` highest number.
 enum BatchCodec {
-    struct Encoded {
-        var bytes: Data
-        var records: [StoredRecord]
+    /// A sealed batch: its bytes with the marks, and its events in them.
+    struct Sealed {
+        var run: EventRun
         var hash: Data
     }
 
-    static func encode(_ batch: Batch, time: UInt64, previousHash: Data) -> Encoded {
-        var bytes = Data()
-        bytes.reserveCapacity(batch.events.reduce(256) { $0 + $1.size + 8 })
-        if let epoch = batch.epoch {
+    /// Takes over the batch's buffer; a caller that keeps no copy of it pays for none.
+    static func seal(_ batch: consuming Batch, time: UInt64, previousHash: Data) -> Sealed {
+        let (first, last, outboxes, epoch) = (batch.first, batch.last, batch.outboxes, batch.epoch)
+        var records = batch.records
+        batch.records = RecordBuffer()
+        if let epoch {
             var payload = Writer(capacity: 8)
             payload.u64(epoch)
-            Record(
-                seq: batch.first - 1, time: time, kind: .epochMark, flags: Record.batchStart, topic: "", producer: "bus", id: "",
-                payload: payload.data
-            ).encode(into: &bytes)
+            let mark = Record(
+                seq: first - 1, time: time, kind: .epochMark, flags: Record.batchStart, topic: "", producer: "bus", id: "",
+                payload: payload.data)
+            records.prepend(mark: mark)
         }
-        var ranges: [Range<Int>] = []
-        ranges.reserveCapacity(batch.events.count)
-        for (index, event) in batch.events.enumerated() {
-            let start = bytes.count
-            Record(
-                seq: batch.first + UInt64(index), time: time, flags: start == 0 ? Record.batchStart : 0, topic: event.topic,
-                producer: event.producer, id: event.id, payload: event.payload
-            ).encode(into: &bytes)
-            ranges.append(start..<bytes.count)
-        }
-        let hash = chain(previousHash, bytes)
-        let body = Data(bytes)
-        Record(
-            seq: batch.last, time: time, kind: .batchMark, topic: "", producer: "bus", id: "", payload: mark(hash, batch.outboxes)
-        ).encode(into: &bytes)
-        let records = zip(ranges, batch.events).enumerated().map { index, pair in
-            StoredRecord(seq: batch.first + UInt64(index), topic: pair.1.topic, bytes: body[pair.0])
-        }
-        return Encoded(bytes: bytes, records: records, hash: hash)
+        records.seal(first: first, time: time)
+        let hash = chain(previousHash, records.bytes)
+        var mark = Data()
+        Record(seq: last, time: time, kind: .batchMark, topic: "", producer: "bus", id: "", payload: self.mark(hash, outboxes))
+            .encode(into: &mark)
+        records.append(mark: mark)
+        return Sealed(run: EventRun(firstSeq: first, bytes: records.bytes, places: records.places), hash: hash)
     }
 
-    static func chain(_ previous: Data, _ bytes: Data) -> Data {
+    static func chain(_ previous: Data, _ bytes: some ContiguousBytes) -> Data {
         var hash = SHA256()
-        hash.update(data: previous)
-        hash.update(data: bytes)
+        previous.withUnsafeBytes { hash.update(bufferPointer: $0) }
+        bytes.withUnsafeBytes { hash.update(bufferPointer: $0) }
         return Data(hash.finalize())
     }
 

@@ -81,23 +81,23 @@ final class DiskFile: Sendable {
         return Int(info.st_size)
     }
 
-    func write(_ data: Data, at offset: Int) throws {
-        try data.withUnsafeBytes { buffer in
-            var done = 0
-            while done < buffer.count {
-                guard let start = buffer.baseAddress else { return }
-                var ask = buffer.count - done
-                if let tap = disk.tap {
-                    ask = min(ask, try tap(.write(path, offset: offset + done, Data(bytes: start + done, count: ask))) ?? ask)
-                }
-                let count = pwrite(descriptor, start + done, ask, off_t(offset + done))
-                if count < 0 {
-                    let code = errno
-                    if code == EINTR { continue }
-                    throw DiskError("write \(path)", code)
-                }
-                done += count
+    func write(_ data: Data, at offset: Int) throws { try data.withUnsafeBytes { try write($0, at: offset) } }
+
+    func write(_ buffer: UnsafeRawBufferPointer, at offset: Int) throws {
+        var done = 0
+        while done < buffer.count {
+            guard let start = buffer.baseAddress else { return }
+            var ask = buffer.count - done
+            if let tap = disk.tap {
+                ask = min(ask, try tap(.write(path, offset: offset + done, Data(bytes: start + done, count: ask))) ?? ask)
             }
+            let count = pwrite(descriptor, start + done, ask, off_t(offset + done))
+            if count < 0 {
+                let code = errno
+                if code == EINTR { continue }
+                throw DiskError("write \(path)", code)
+            }
+            done += count
         }
     }
 

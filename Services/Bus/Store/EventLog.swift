@@ -118,20 +118,18 @@ final class EventLog: LogView {
     /// The last flush, for the bookkeeping database.
     var mark: DurableMark { shared.withLock(\.mark) }
 
-    func read(from seq: UInt64, bytes: Int) throws -> [StoredRecord] {
+    func read(from seq: UInt64, bytes: Int) throws -> EventRun {
         let (segments, first, last) = shared.withLock { ($0.segments, $0.first, $0.last) }
-        guard seq <= last else { return [] }
+        guard seq <= last else { return EventRun(firstSeq: seq, bytes: [], places: []) }
         guard seq >= first else { throw Trimmed(wanted: seq, first: first) }
         guard let at = segments.lastIndex(where: { $0.first <= seq }) else { throw missing(seq, "missing at the start of the log") }
-        var result: [StoredRecord] = []
-        var wanted = seq
-        var total = 0
+        var run = EventRun(firstSeq: seq, bytes: [], places: [])
         for segment in segments[at...] {
-            let done = try LogReading.collect(segment, &wanted, last: last, bytes: bytes, &total, &result)
-            if done || wanted > last { break }
+            let done = try LogReading.collect(segment, into: &run, last: last, bytes: bytes)
+            if done || run.lastSeq >= last { break }
         }
-        if result.isEmpty { throw missing(wanted, "missing in \(segments[at].name)") }
-        return result
+        if run.isEmpty { throw missing(seq, "missing in \(segments[at].name)") }
+        return run
     }
 
     /// The range that was found missing at the start and holds `seq`, from there on.
@@ -161,7 +159,7 @@ final class EventLog: LogView {
             seq = entry.seq
         }
         while seq <= last {
-            let records: [StoredRecord]
+            let records: EventRun
             do {
                 records = try read(from: seq, bytes: Segment.indexEvery)
             } catch let trimmed as Trimmed {
@@ -180,44 +178,41 @@ final class EventLog: LogView {
     // MARK: Appending
 
     /// Writes the batch and flushes it: when this returns it is on the device. `time` in nanoseconds since 1970.
-    func append(_ batch: Batch, time wall: UInt64) throws -> FlushResult {
+    func append(_ batch: consuming Batch, time wall: UInt64) throws -> FlushResult {
         let (previous, time) = appender.withLock { ($0.hash, max($0.time, wall)) }
-        let encoded = BatchCodec.encode(batch, time: time, previousHash: previous)
+        let (first, last) = (batch.first, batch.last)
+        let sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
+        let size = sealed.run.bytes.count
         let segment: Segment
         do {
-            segment = try room(for: encoded.bytes.count, batch: batch, hash: previous)
+            segment = try room(for: size, first: first, hash: previous)
         } catch let error as DiskError where error.isFull || error.isOutOfDescriptors {
             // Nothing of the batch was written, so this may be tried again.
             return .full(error.description)
         }
-        try segment.file.write(encoded.bytes, at: segment.end)
+        try sealed.run.bytes.withUnsafeBytes { try segment.file.write($0, at: segment.end) }
         try segment.file.sync()
-        appender.withLock { $0 = Appender(hash: encoded.hash, time: time) }
+        appender.withLock { $0 = Appender(hash: sealed.hash, time: time) }
         shared.withLock { shared in
             var written = segment
-            var offset = segment.end + encoded.bytes.count
-            written.end = offset
-            written.last = batch.last
+            written.end = segment.end + size
+            written.last = last
             written.time = time
-            offset = segment.end + (encoded.records.first.map { $0.bytes.startIndex } ?? 0)
-            for record in encoded.records {
-                written.note(record.seq, at: offset, time: time)
-                offset += record.bytes.count
-            }
+            written.note(sealed.run, at: segment.end, time: time)
             if shared.segments.last?.first == written.first { shared.segments.removeLast() }
             shared.segments.append(written)
-            shared.last = batch.last
-            shared.hash = encoded.hash
-            shared.mark = DurableMark(segment: written.first, offset: written.end, seq: batch.last)
+            shared.last = last
+            shared.hash = sealed.hash
+            shared.mark = DurableMark(segment: written.first, offset: written.end, seq: last)
         }
         if segment.end * 4 > segment.capacity { wantSpare() }
-        return .durable(encoded.records, hash: encoded.hash)
+        return .durable(sealed.run, time: time, hash: sealed.hash)
     }
 
     /// The segment that the batch goes into, with its bytes allocated. Throws before anything of the batch is written.
-    private func room(for count: Int, batch: Batch, hash: Data) throws -> Segment {
+    private func room(for count: Int, first: UInt64, hash: Data) throws -> Segment {
         if let current = shared.withLock(\.segments.last), current.end + count <= current.capacity { return current }
-        let header = SegmentHeader(stream: streamBytes, first: batch.first, epoch: epoch, previousHash: hash)
+        let header = SegmentHeader(stream: streamBytes, first: first, epoch: epoch, previousHash: hash)
         let needed = SegmentHeader.length + count
         let file: DiskFile
         let isFirst = shared.withLock(\.segments.isEmpty)
@@ -237,12 +232,12 @@ final class EventLog: LogView {
         }
         try file.write(header.encoded(), at: 0)
         try file.sync()
-        let path = "\(settings.directory)/\(SegmentHeader.fileName(batch.first))"
+        let path = "\(settings.directory)/\(SegmentHeader.fileName(first))"
         // Only a file without a readable event can have this name; it is set aside, never overwritten.
         if FileManager.default.fileExists(atPath: path) { try settings.disk.rename(path, to: "\(path).damaged") }
         try file.rename(to: path)
         try directory.sync()
-        return Segment(file: file, first: batch.first, capacity: capacity)
+        return Segment(file: file, first: first, capacity: capacity)
     }
 
     private func makeZeroed(_ bytes: Int, _ name: String) throws -> DiskFile {

@@ -45,6 +45,15 @@ struct Segment: Sendable {
         index.append(IndexEntry(seq: seq, offset: offset, time: time))
     }
 
+    /// The same for all events of a batch that lies at `offset`.
+    mutating func note(_ run: EventRun, at offset: Int, time: UInt64) {
+        var next = index.last.map { $0.offset + Self.indexEvery } ?? 0
+        for (number, place) in run.places.enumerated() where offset + Int(place.offset) >= next {
+            index.append(IndexEntry(seq: run.firstSeq + UInt64(number), offset: offset + Int(place.offset), time: time))
+            next = offset + Int(place.offset) + Self.indexEvery
+        }
+    }
+
     /// Where to begin looking for `seq`.
     func offset(near seq: UInt64) -> Int {
         var low = 0

@@ -5,6 +5,7 @@
 #define CSYS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -111,6 +112,11 @@ int csys_inotify_forget(int inotify, int watch);
 /// Reads waiting events; fills `watches` with at most `count` watch numbers (repeats possible); 0 when nothing waits, -1 with errno.
 /// A negative number in the list says that events were lost.
 int csys_inotify_read(int inotify, int *watches, int count);
+
+/// CRC-32C (Castagnoli) of a buffer, by the processor's own instruction where it has one.
+uint32_t csys_crc32c(const void *bytes, size_t count);
+/// The same from tables, for processors without it.
+uint32_t csys_crc32c_portable(const void *bytes, size_t count);
 
 /// Writes everything of the file system that holds `fd` to the device: syncfs(2). 0, or -1 with errno.
 int csys_sync_filesystem(int fd);
