@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
 PACKAGES_run := $(PACKAGES_build) curl haproxy python3
-PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo
+PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo strace
 
 # Where `make run` keeps the suite, and the copy of the sample app that it pushes.
 export SLIPWAY_HOME ?= $(if $(filter 0,$(shell id -u)),/var/lib/slipway,$(HOME)/.slipway)

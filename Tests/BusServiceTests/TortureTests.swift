@@ -17,7 +17,8 @@ import Testing
     }
 
     static let scenarios = [
-        "kill", "clients", "stopped", "pause", "clock", "partition", "netns", "storm", "duplicates", "window", "slow", "retention", "poison",
+        "kill", "calls", "clients", "stopped", "pause", "clock", "partition", "netns", "storm", "duplicates", "window", "slow", "retention",
+        "poison",
         "restored", "keys", "hostile", "fuzz", "replay", "soak",
     ]
 

@@ -165,6 +165,11 @@ class Bus:
             raise Failed("the bus stopped with %d:\n%s" % (status, self.tail()))
         self.process = None
 
+    def children(self):
+        """Process ids, as text, of what the wrapper started."""
+        with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)) as file:
+            return file.read().split()
+
     def tail(self):
         try:
             with open(self.log_path, errors="replace") as file:
@@ -368,6 +373,16 @@ class World:
 
     def acked(self):
         return sum(load.total(role["name"]) for load in self.loads for role in load.roles if role["role"] == "publisher")
+
+    def wait_for_end(self, seconds):
+        """Until the bus's process is gone, which is what is wanted. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while self.bus.process.poll() is None:
+            for load in self.loads:
+                load.check()
+            if time.monotonic() > end:
+                raise TimeoutError
+            time.sleep(0.005)
 
     def wait_for_acks(self, more, seconds=60):
         """Until so many more events are decided than now."""

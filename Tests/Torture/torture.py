@@ -136,6 +136,46 @@ def kill_bus(o):
                 **report.counts}
 
 
+@scenario("calls", "1: the bus dies at the n-th write, flush or rename, by strace", rounds=(4, 300))
+def kill_at_calls(o):
+    if not shutil.which("strace"):
+        return "needs strace"
+    with World("calls", o.seed, settings=SMALL_SEGMENTS) as world:
+        bus, choose, points = world.bus, world.random, collections.Counter()
+        mixed_load(world, rate=150, calls=False, size=1500)
+        bus.start()
+        world.wait_for_acks(50)
+        bus.kill()
+        calls = ["pwrite64", "fdatasync", "fdatasync", "fsync", "rename,renameat2", "unlink,ftruncate,fallocate"]
+        for _ in range(o.rounds):
+            call = choose.choice(calls)
+            most = {"pwrite64": 400, "fdatasync": 200}.get(call, 12)
+            # Skewed to the first ones, which belong to recovery and to the start of a log's new epoch.
+            number = 1 + int(most * choose.random() ** 3)
+            bus.wrapper = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + call, "-e", "inject=%s:signal=KILL:when=%d" % (call, number)]
+            bus.start(wait=False)
+            try:
+                world.wait_for_end(1.5)
+                points[call] += 1
+            except TimeoutError:
+                # So many calls did not come: it lives, and is ended as ever. (Its tracer would leave it running.)
+                points["too few calls of " + call] += 1
+                subprocess.run(["/bin/kill", "-9"] + bus.children(), check=True)
+                bus.process.wait()
+            bus.process = None
+            bus.kills += 1
+            if choose.random() < 0.3:
+                bus.wrapper = []
+                bus.start()
+                world.wait_for_acks(choose.randint(1, 60))
+                bus.kill()
+        bus.wrapper = []
+        bus.start()
+        world.settle()
+        report = world.judge()
+        return {"points": dict(points), **report.counts}
+
+
 @scenario("clients", "2: kill -9 of publishers and consumers between their steps", rounds=(14, 600))
 def kill_clients(o):
     with World("clients", o.seed) as world:
