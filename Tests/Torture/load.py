@@ -9,6 +9,7 @@ printed as JSON lines. Journals are SQLite files of the names that checker.py do
 the process kills itself with SIGKILL at each of its steps.
 """
 import collections
+import http.client
 import json
 import os
 import random
@@ -16,12 +17,14 @@ import signal
 import sqlite3
 import struct
 import sys
+import threading
 import time
+import uuid
 
 import zmq
 
 from eb1 import (ACK, ACKED, ACKX, BYE, CALL, CREDIT, ENTRY, ERR, EVENTS, EXCEPTION, LOST, PART, PUB, PUBACK, REFUSED, REP, REQ, SERVE,
-                 SUB, SUBOK, TEMPORARY, TERMINATED, VERDICT, IN_PROGRESS, Link, load_key, records)
+                 SUB, SUBOK, TEMPORARY, TERMINATED, VERDICT, IN_PROGRESS, Damaged, Link, load_key, records)
 
 
 def say(**what):
@@ -185,7 +188,7 @@ class Publisher(Role):
             t = time.monotonic_ns()
             body = bytearray()
             for n, name, topic in rows:
-                payload = ('{"t":%d,"specversion":"1.0","id":"%s","source":"torture","type":"%s","data":{"n":%d,"x":"%s"}}'
+                payload = ('{"t":%d,"specversion":"1.0","id":"%s","source":"torture","type":"%s","subject":"torture","data":{"n":%d,"x":"%s"}}'
                            % (t, name, topic, n, self.filling)).encode()
                 topic, name = topic.encode(), name.encode()
                 body += ENTRY.pack(len(topic), len(name), len(payload)) + topic + name + payload
@@ -642,7 +645,135 @@ class Caller(Role):
         self.stopping = True
 
 
-ROLES = {"publisher": Publisher, "consumer": Consumer, "worker": Worker, "server": Server, "caller": Caller}
+class OverHTTP:
+    """A role that speaks HTTP, on a thread of its own because it waits for each answer. `base`: such as http://127.0.0.1:7701."""
+
+    def __init__(self, config, context, seed):
+        self.config, self.name, self.done = config, config["name"], False
+        self.stopping, self.last, self.link = False, None, None
+        self.state, self.count = 0, 0
+        with open(config["token"]) as file:
+            self.headers = {"Authorization": "Bearer " + file.read().strip()}
+        threading.Thread(target=self.guarded, daemon=True).start()
+
+    def guarded(self):
+        try:
+            self.run()
+        except Exception as error:
+            say(e="fault", name=self.name, what="%s: %s" % (type(error).__name__, error))
+
+    def connect(self):
+        host, port = self.config["base"].split("//")[1].split(":")
+        return http.client.HTTPConnection(host, int(port), timeout=10)
+
+    def tick(self, now):
+        if self.state is None and not self.done:
+            self.done = True
+            say(e=self.ending, name=self.name)
+
+    def progress(self):
+        return [self.counts, self.count]
+
+    def mark(self):
+        pass
+
+    def report(self):
+        return {self.counts: self.count}
+
+    def stop(self):
+        self.stopping = True
+
+    def finish(self, last):
+        self.last = last
+
+
+class HTTPPublisher(OverHTTP):
+    """POST /v1/events, some at a time; what got no answer is sent again under the same ids."""
+
+    ending, counts = "drained", "acked"
+
+    def run(self):
+        self.count, made, connection, wait = 0, 0, None, 1 / self.config.get("rate", 50)
+        db = database(self.config["journal"])
+        db.execute("CREATE TABLE IF NOT EXISTS events(n INTEGER PRIMARY KEY, id TEXT, topic TEXT, state TEXT, status INTEGER, seq INTEGER)")
+        choose, topic = random.Random(self.name), "t." + self.name
+        while not self.stopping:
+            rows = [(made + k, str(uuid.uuid4())) for k in range(1, 1 + choose.choice([1, 1, 3]))]
+            made += len(rows)
+            db.executemany("INSERT INTO events VALUES (?, ?, ?, 'sent', NULL, NULL)", [(n, name, topic) for n, name in rows])
+            body = json.dumps([{"id": name, "type": topic, "subject": "torture", "data": {"n": n}} for n, name in rows])
+            while True:
+                try:
+                    connection = connection or self.connect()
+                    connection.request("POST", "/v1/events", body, dict(self.headers, **{"Content-Type": "application/json"}))
+                    answer = connection.getresponse()
+                    text = answer.read()
+                except (OSError, http.client.HTTPException):
+                    connection = None
+                    time.sleep(0.05)
+                    continue
+                if answer.status == 202:
+                    break
+                if answer.status not in (500, 502, 503, 504, 507):
+                    raise Damaged("POST /v1/events: %d %s" % (answer.status, text[:300]))
+                time.sleep(0.05)
+            db.executemany("UPDATE events SET state = 'acked', status = ?, seq = ? WHERE id = ?", [
+                (208 if each.get("duplicate") else 0, each["seq"] or None, each["id"]) for each in json.loads(text)])
+            self.count = made
+            time.sleep(wait)
+        self.state = None
+
+
+class HTTPFollower(OverHTTP):
+    """GET /v1/events/stream with Last-Event-ID; effect and position in one transaction."""
+
+    ending, counts = "finished", "next"
+
+    def run(self):
+        db = database(self.config["journal"])
+        db.execute("CREATE TABLE IF NOT EXISTS effects(seq INTEGER, id TEXT, producer TEXT, topic TEXT)")
+        db.execute("CREATE TABLE IF NOT EXISTS position(one INTEGER PRIMARY KEY CHECK (one = 1), stream TEXT, next INTEGER)")
+        db.execute("CREATE TABLE IF NOT EXISTS ranges(kind TEXT, a INTEGER, b INTEGER)")
+        row = db.execute("SELECT next FROM position").fetchone()
+        self.count = row[0] if row else 1
+        if not row:
+            db.execute("INSERT INTO ranges VALUES ('start bus', 1, 1)")
+        while self.last is None or self.count <= self.last:
+            try:
+                connection = self.connect()
+                headers = dict(self.headers) if self.count == 1 else dict(self.headers, **{"Last-Event-ID": str(self.count - 1)})
+                connection.request("GET", "/v1/events/stream?since=1", headers=headers)
+                answer = connection.getresponse()
+                if answer.status >= 500:
+                    raise OSError(answer.status)
+                if answer.status != 200:
+                    raise Damaged("following from %d: %d %s" % (self.count, answer.status, answer.read(300)))
+                seq = None
+                while self.last is None or self.count <= self.last:
+                    line = answer.readline()
+                    if not line:
+                        break
+                    if line.startswith(b"id: "):
+                        seq = int(line[4:])
+                    elif line.startswith(b"data: "):
+                        event = json.loads(line[6:])
+                        if int(event["sequence"]) != seq:
+                            raise Damaged("id %d with the event %s" % (seq, event["sequence"]))
+                        db.execute("BEGIN")
+                        # Unfiltered, so that each is the one after the last.
+                        db.execute("INSERT INTO ranges VALUES (?, ?, ?)", ("events", seq, seq))
+                        db.execute("INSERT INTO effects VALUES (?, ?, ?, ?)", (seq, event["id"], event["producer"], event["type"]))
+                        db.execute("INSERT OR REPLACE INTO position VALUES (1, '', ?)", (seq + 1,))
+                        db.execute("COMMIT")
+                        self.count = seq + 1
+                connection.close()
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+        self.state = None
+
+
+ROLES = {"publisher": Publisher, "consumer": Consumer, "worker": Worker, "server": Server, "caller": Caller, "http-publisher": HTTPPublisher,
+         "http-follower": HTTPFollower}
 
 
 def main():
@@ -653,7 +784,8 @@ def main():
     say(e="running", pid=os.getpid(), seed=plan["seed"])
     poller = zmq.Poller()
     for role in roles:
-        poller.register(role.link.socket, zmq.POLLIN)
+        if role.link:
+            poller.register(role.link.socket, zmq.POLLIN)
     os.set_blocking(0, False)
     poller.register(0, zmq.POLLIN)
     typed, told, told_at = b"", {}, 0.0
@@ -681,13 +813,14 @@ def main():
                     say(e="report", roles={role.name: role.report() for role in roles})
                 elif words[0] == "quit":
                     for role in roles:
-                        role.link.close(goodbye=True)
+                        if role.link:
+                            role.link.close(goodbye=True)
                     context.term()
                     say(e="quit")
                     return
         now = time.monotonic()
         for role in roles:
-            if role.link.socket in ready:
+            if role.link and role.link.socket in ready:
                 role.link.pump()
             role.tick(now)
         if now - told_at >= 0.05:

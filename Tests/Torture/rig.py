@@ -1,6 +1,7 @@
 """What the scenarios stand on: a home with keys, the real bus in a process of its own, load processes, a TCP proxy that misbehaves."""
 import collections
 import ctypes
+import hashlib
 import json
 import os
 import random
@@ -92,6 +93,14 @@ class Bus:
         self.server_key = public
         self.write_private("keys/bus.json", json.dumps({
             "name": "bus", "endpoint": "tcp://127.0.0.1:%d" % self.port, "serverKey": public, "publicKey": public, "secretKey": secret}))
+        # The operator's token, in the form of docs/running.md; the bus knows it by its SHA-256.
+        alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+        body = "".join(random.SystemRandom().choice(alphabet) for _ in range(43))
+        check = hashlib.sha256(b"slipway token " + body.encode()).digest()[:6]
+        token = "slp_%s%s" % (body, "".join(alphabet[byte % 62] for byte in check))
+        self.token = os.path.join(self.home, "keys/operator.token")
+        self.write_private("keys/operator.token", token + "\n")
+        self.write_private("keys/robots.json", json.dumps({hashlib.sha256(token.encode()).hexdigest(): "admin"}))
         if settings:
             self.write_private("suite.yml", settings)
 
@@ -340,6 +349,10 @@ class World:
     def consumer(self, name, **options):
         return self.role("consumer", name, consumer=options.pop("consumer", name), **options)
 
+    def over_http(self, kind, name, **options):
+        return dict({"role": "http-" + kind, "name": name, "journal": self.path(name + ".sqlite"), "token": self.bus.token,
+                     "base": "http://127.0.0.1:%d" % (self.bus.base + 1)}, **options)
+
     def group(self, name, members, **options):
         group = {"name": name, "filters": options.get("filters", ["t.**"]), "journals": ["%s.sqlite" % member for member in members],
                  "max_deliver": options.get("options", {}).get("max_deliver", 8)}
@@ -396,7 +409,7 @@ class World:
         """Publishers drain, consumers come to the end, groups settle. Gives the last number."""
         for load in self.loads:
             load.say("stop")
-        wanted = {role["name"] for role in self.roles("publisher") + self.roles("caller")}
+        wanted = {role["name"] for role in self.roles("publisher") + self.roles("caller") + self.roles("http-publisher")}
         try:
             self.wait("all publishers are told what became of their events",
                       lambda: wanted <= set().union(*(load.ended for load in self.loads)), seconds)
@@ -410,7 +423,7 @@ class World:
         last = self.extra["settled"] = fresh.wait_up()["last"]
         for load in self.loads:
             load.say("finish %d" % last)
-        readers = {role["name"] for role in self.roles("consumer") if not role.get("unfinished")}
+        readers = {role["name"] for role in self.roles("consumer") + self.roles("http-follower") if not role.get("unfinished")}
         self.wait("all consumers have come to number %d" % last,
                   lambda: readers <= set().union(*(load.ended for load in self.loads)), seconds)
         return last
@@ -453,8 +466,6 @@ class World:
 
     def judge(self, complete=True, read=True, parked=None):
         """Reads the log, ends the bus, runs the checker over everything. Raises `Failed` with what was found."""
-        if read:
-            last = self.read_log()
         for group in self.groups:
             group["parked"] = self.parked_of(group) if parked is None else parked
             group["restarts"] = self.bus.starts - 1 + sum(load.lives - 1 for load in self.loads)
@@ -462,12 +473,16 @@ class World:
             load.say("quit")
         self.wait("loads quit", lambda: all(load.quitted or not load.alive() for load in self.loads), 30)
         self.check_all()
+        if read:
+            last = self.read_log()
         self.bus.stop()
         run = {"log": "log.sqlite", "segments": "home/bus/log", "foreign": self.foreign, "complete": complete,
                "publishers": [{"name": role["name"], "producer": load_key(role["key"])["name"], "journal": role["name"] + ".sqlite"}
-                              for role in self.roles("publisher")],
+                              for role in self.roles("publisher")]
+               + [{"name": role["name"], "producer": "http/admin", "journal": role["name"] + ".sqlite"} for role in self.roles("http-publisher")],
                "consumers": [{"name": role["name"], "journal": role["name"] + ".sqlite", "filters": role.get("filters", ["t.**"]),
-                              "from": role.get("from", "first")} for role in self.roles("consumer") if not role.get("unfinished")],
+                              "from": role.get("from", "first")} for role in self.roles("consumer") if not role.get("unfinished")]
+               + [{"name": role["name"], "journal": role["name"] + ".sqlite", "filters": ["**"]} for role in self.roles("http-follower")],
                "groups": self.groups}
         if read:
             run["last"] = last

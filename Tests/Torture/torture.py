@@ -92,6 +92,7 @@ def kill_bus(o):
     with World("kill", o.seed, settings=SMALL_SEGMENTS) as world:
         bus, choose = world.bus, world.random
         mixed_load(world, rate=150 if o.long else 400)
+        world.load("web", [world.over_http("publisher", "h0"), world.over_http("follower", "h1")])
         bus.start()
         world.wait_for_acks(50)
         moments = {"load": 0, "start": 0, "drain": 0, "segment": 0}
@@ -230,8 +231,10 @@ def stop_consumer(o):
         group = world.group("g", ["w0", "w1"], filters=["t.job"], hold_ms=20, credit_msgs=4, one_by_one=True,
                             options={"max_deliver": 0, "ack_wait_ms": 400})
         first, second = world.load("first", group[:1]), world.load("second", group[1:])
-        world.wait_for_acks(10)
-        world.wait("the first worker works", lambda: first.total() > 2)
+        # Two processes that are one ordered consumer: whoever comes later takes over.
+        sleeper = world.load("sleeper", [world.consumer("o0", consumer="o", position="bus", unfinished=True)])
+        world.wait("the ordered consumer gets events", lambda: sleeper.total() > 1)
+        world.wait("both workers get their share", lambda: first.total() > 4 and second.total() > 4)
         rounds = 0
         for _ in range(o.rounds):
             late_before = sum(event["e"] == "late" for event in first.events)
@@ -246,9 +249,6 @@ def stop_consumer(o):
                 world.wait("late verdicts are refused",
                            lambda: sum(event["e"] == "late" for event in first.events) > late_before, 20)
             rounds += 1
-        # Two processes that are one ordered consumer: whoever comes later takes over.
-        sleeper = world.load("sleeper", [world.consumer("o0", consumer="o", position="bus", unfinished=True)])
-        world.wait("the ordered consumer gets events", lambda: sleeper.total() > 1)
         os.kill(sleeper.process.pid, signal.SIGSTOP)
         taker = world.load("taker", [world.consumer("o1", consumer="o", position="bus", **{"from": "cursor"}, unfinished=True)])
         world.wait("the second session of the ordered consumer gets events", lambda: taker.total() > 1)
