@@ -10,6 +10,7 @@ It knows nothing of the bus but docs/wire.md. RUN.json names the files (paths ar
      "publishers": [{"name": "p0", "producer": "p0", "journal": "p0.sqlite"}],
      "consumers":  [{"name": "c0", "journal": "c0.sqlite", "filters": ["t.**"], "from": "first"}],
      "groups":     [{"name": "g", "filters": ["t.**"], "journals": ["w0.sqlite"], "parked": [17], "max_deliver": 3, "restarts": 0}],
+     "teams":      [{"name": "t", "filters": ["t.**"], "journals": ["t0.sqlite", "t1.sqlite"]}],
      "calls":      [{"callers": ["a.sqlite"], "servers": ["s.sqlite"]}]}
 
 * complete: publishers were told of everything, consumers came to `settled` (default: the end of the log).
@@ -22,6 +23,7 @@ It knows nothing of the bus but docs/wire.md. RUN.json names the files (paths ar
   `ranges(kind, a, b)` in the order of events: `start own` (a: the first number that the bus says it will send, b: what was asked for),
   `start bus` (b: the next number as the consumer knows it), `events` (the range examined), `lost 410` (a wanted, b first there),
   `fenced`.
+* a team: sessions that take one durable ordered name from each other; what one did not acknowledge must come to the next.
 * a worker's journal: `work(seq, id, deliveries, verdict, at, life)`, `late(seq, at)`: verdicts that were refused.
 * calls: a caller's `calls(key, status, right)`, a server's `calls(key, caller)`.
 """
@@ -337,6 +339,29 @@ def check_group(run, folder, group, log, report):
     report.count("parked", len(parked))
 
 
+def check_team(run, folder, team, log, report):
+    filters, done = Filters(team["filters"]), {}
+    for journal in team["journals"]:
+        db = sqlite3.connect(os.path.join(folder, journal))
+        seen = set()
+        for seq, event in db.execute("SELECT seq, id FROM effects"):
+            if seq in seen:
+                report.wrong("twice", "%s: number %d took effect twice in %s" % (team["name"], seq, journal))
+            seen.add(seq)
+            done[seq] = event
+        expected = None
+        for kind, a, b in db.execute("SELECT kind, a, b FROM ranges ORDER BY rowid"):
+            if kind == "events" and a != expected:
+                report.wrong("skipped", "%s in %s got %d to %d, and expected %s" % (team["name"], journal, a, b, expected))
+            expected = a if kind.startswith("start") else b + 1 if kind == "events" else None
+        db.close()
+    settled = run.get("settled", log[-1][0] if log else 0)
+    for seq, _, topic, _, event in log:
+        if seq <= settled and filters.match(topic) and done.get(seq) != event:
+            report.wrong("skipped", "%s: number %d (%s) was processed by nobody" % (team["name"], seq, event))
+    report.count("effects", len(done))
+
+
 def check_calls(folder, calls, report):
     executed = set()
     for journal in calls["servers"]:
@@ -367,6 +392,8 @@ def check(path):
         check_consumer(run, folder, consumer, log, report)
     for group in run.get("groups", []):
         check_group(run, folder, group, log, report)
+    for team in run.get("teams", []):
+        check_team(run, folder, team, log, report)
     for calls in run.get("calls", []):
         check_calls(folder, calls, report)
     return report
@@ -391,6 +418,7 @@ class History:
         wanted = [row for row in self.log if row[2] == "t.a"]
         self.effects = [[row[0], row[4], row[3], row[2]] for row in wanted]
         self.ranges = [["start own", 1, 1], ["events", 1, 20], ["events", 21, 30], ["start own", 31, 31], ["events", 31, 61]]
+        self.team_ranges = [["start bus", 1, 1], ["events", 1, 29], ["fenced", 0, 0]]
         self.next = 62
         self.work = [[row[0], row[4], 1, "ack", row[0], "l"] for row in wanted if row[0] != 4]
         self.work += [[4, self.log[3][4], d, "nak", d, "l"] for d in (1, 2, 3)]
@@ -406,6 +434,8 @@ class History:
         os.mkdir(os.path.join(self.folder, "segments"))
         tables = {
             "log.sqlite": [("log(seq, time, topic, producer, id)", self.log)],
+            "t0.sqlite": [("effects(seq, id, producer, topic)", self.effects[:20]), ("ranges(kind, a, b)", self.team_ranges)],
+            "t1.sqlite": [("effects(seq, id, producer, topic)", self.effects[15:]), ("ranges(kind, a, b)", [])],
             "p0.sqlite": [("events(n, id, topic, state, status, seq)", self.events)],
             "c0.sqlite": [("effects(seq, id, producer, topic)", self.effects), ("ranges(kind, a, b)", self.ranges),
                           ("position(stream, next)", [["s", self.next]])],
@@ -426,6 +456,7 @@ class History:
                "consumers": [{"name": "c0", "journal": "c0.sqlite", "filters": ["t.a"], "from": "first"}],
                "groups": [{"name": "g", "filters": ["t.a"], "journals": ["w0.sqlite"], "parked": self.parked, "max_deliver": 3,
                            "parks_only_refused": True, "strict": True}],
+               "teams": [{"name": "t", "filters": ["t.a"], "journals": ["t0.sqlite", "t1.sqlite"]}],
                "calls": [{"callers": ["a.sqlite"], "servers": ["s.sqlite"]}]}
         path = os.path.join(self.folder, "run.json")
         with open(path, "w") as file:
@@ -511,6 +542,7 @@ def breakages():
     yield "deliveries", lambda h, r: cut(h.work, len(h.work) - 1)
     yield "foreign", lambda h, r: h.work.append([3, "p0.3.x", 1, "ack", 9, "l"])
     yield "phantom", lambda h, r: h.parked.append(3)
+    yield "skipped", lambda h, r: h.team_ranges.append(["events", 30, 40])
     yield "reply", lambda h, r: h.served.clear()
     yield "reply", lambda h, r: set_at(h.calls, 0, 2, 0)
     yield "segment", lambda h, r: setattr(h, "segment_edit", lambda first, data: flip(first, data, 300))

@@ -85,7 +85,7 @@ class Role:
 class Publisher(Role):
     """mode: `outbox` (numbers of its own, exact for ever) or `ids` (the bus remembers ids for a while).
 
-    rate (events a second, 0: as the window allows), count (0: until `stop`), window, pack, size (bytes of filling), topics,
+    rate (events a second, 0: as the window allows), count (0: until `stop`), window, pack, size or sizes (bytes of filling), topics,
     times (each PUB is sent so often), drop_acks (chance that a PUBACK is ignored), rehello (chance a second of a new session).
     """
 
@@ -103,7 +103,7 @@ class Publisher(Role):
         self.window, self.pack = config.get("window", 256), config.get("pack", 16)
         self.times, self.drop_acks, self.rehello = config.get("times", 1), config.get("drop_acks", 0.0), config.get("rehello", 0.0)
         self.topics = config.get("topics", ["t." + self.name])
-        self.filling = "x" * config.get("size", 200)
+        self.sizes = config.get("sizes", [config.get("size", 200)])
         self.pending = collections.deque()  # (n, id, topic), not decided, in order; the first `sent` of them are under way
         for n, name, topic in self.db.execute("SELECT n, id, topic FROM events WHERE state = 'sent' ORDER BY n"):
             self.pending.append((n, name, topic))
@@ -116,7 +116,7 @@ class Publisher(Role):
         self.began, self.started_at = time.monotonic(), self.made
         self.stopping = False
         self.acked_at, self.pause = time.monotonic(), 0.0
-        self.resent = 0
+        self.resent, self.temporary = 0, 0
         self.rehello_at = time.monotonic()
 
     def outbox_name(self):
@@ -185,11 +185,17 @@ class Publisher(Role):
                 while run < len(rows) and rows[run][0] == rows[run - 1][0] + 1:
                     run += 1
                 rows = rows[:run]
+            room = 1 << 20
+            for index, row in enumerate(rows):
+                room -= self.sizes[row[0] % len(self.sizes)] + 500
+                if room < 0:
+                    rows = rows[:max(1, index)]
+                    break
             t = time.monotonic_ns()
             body = bytearray()
             for n, name, topic in rows:
                 payload = ('{"t":%d,"specversion":"1.0","id":"%s","source":"torture","type":"%s","subject":"torture","data":{"n":%d,"x":"%s"}}'
-                           % (t, name, topic, n, self.filling)).encode()
+                           % (t, name, topic, n, "x" * self.sizes[n % len(self.sizes)])).encode()
                 topic, name = topic.encode(), name.encode()
                 body += ENTRY.pack(len(topic), len(name), len(payload)) + topic + name + payload
             for _ in range(self.times):
@@ -224,6 +230,7 @@ class Publisher(Role):
                 break
             code = self.refusals.pop(number, 0)
             if code in TEMPORARY:
+                self.temporary += 1
                 # Everything from here on is refused; what follows is decided in this session too, and then sent again.
                 self.refusals[number] = code
                 self.refused = number
@@ -259,7 +266,7 @@ class Publisher(Role):
         self.pause = 0.0
 
     def report(self):
-        return {"pause_ms": round(self.pause * 1000), "resent": self.resent, "sessions": self.link.sessions, "made": self.made}
+        return {"pause_ms": round(self.pause * 1000), "resent": self.resent, "temporary": self.temporary, "sessions": self.link.sessions, "made": self.made}
 
     def stop(self):
         self.stopping = True

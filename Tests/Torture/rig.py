@@ -307,7 +307,11 @@ class World:
         self.random = random.Random("%s:%s" % (name, seed))
         self.folder = tempfile.mkdtemp(prefix="slipway-torture-%s-" % name)
         os.chmod(self.folder, 0o711)
-        self.bus = Bus(self.folder, free_base(random.Random()), settings, preload, environment)
+        try:
+            self.bus = Bus(self.folder, free_base(random.Random()), settings, preload, environment)
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
         self.loads, self.groups, self.notes = [], [], []
         self.keys, self.askers = {}, []
         self.foreign = ["bus"]
@@ -423,7 +427,8 @@ class World:
         last = self.extra["settled"] = fresh.wait_up()["last"]
         for load in self.loads:
             load.say("finish %d" % last)
-        readers = {role["name"] for role in self.roles("consumer") + self.roles("http-follower") if not role.get("unfinished")}
+        readers = {role["name"] for role in self.roles("consumer") + self.roles("http-follower") 
+                   if not role.get("unfinished") and not role.get("team")}
         self.wait("all consumers have come to number %d" % last,
                   lambda: readers <= set().union(*(load.ended for load in self.loads)), seconds)
         return last
@@ -481,7 +486,8 @@ class World:
                               for role in self.roles("publisher")]
                + [{"name": role["name"], "producer": "http/admin", "journal": role["name"] + ".sqlite"} for role in self.roles("http-publisher")],
                "consumers": [{"name": role["name"], "journal": role["name"] + ".sqlite", "filters": role.get("filters", ["t.**"]),
-                              "from": role.get("from", "first")} for role in self.roles("consumer") if not role.get("unfinished")]
+                              "from": role.get("from", "first")}
+                             for role in self.roles("consumer") if not role.get("unfinished") and not role.get("team")]
                + [{"name": role["name"], "journal": role["name"] + ".sqlite", "filters": ["**"]} for role in self.roles("http-follower")],
                "groups": self.groups}
         if read:

@@ -71,11 +71,13 @@ def mixed_load(world, rate=400, calls=True, endpoint=None, size=600, crash=0.0):
         world.publisher("p1", mode="ids", topics=["t.p1.a", "t.p1.b"], rate=rate, size=size // 3, **via),
         # Two of one name: a producer's order is that of each outbox.
         world.publisher("p2", topics=["t.p2"], rate=rate // 4, size=20 * size, window=64, **via),
+        # Up to the largest that there may be: alone in a message, and beyond what a consumer has credit for.
+        world.publisher("p4", topics=["t.p4"], rate=max(4, rate // 50), window=8, sizes=[0, 10, 300_000, 1, 1000, 0, 1_040_000, 70_000], **via),
         world.publisher("p3", producer="p2", mode="ids", topics=["t.p2"], rate=rate // 4, pack=1, size=10, **via),
     ] + ([world.role("caller", "asking", rate=30, **via)] if calls else []))
     readers = world.load("readers", [
         world.consumer("c0", filters=["t.**"], **via),
-        world.consumer("c1", filters=["t.*.a"], position="bus", credit_msgs=64, **via),
+        world.consumer("c1", filters=["t.*.a"], position="bus", credit_msgs=64, credit_bytes=50_000, **via),
     ] + world.group("g", ["w0", "w1"], filters=["t.p1.*"], nak=0.03, progress=0.02,
                     options={"max_deliver": 0, "backoff_ms": [20], "ack_wait_ms": 2000}, **via)
       + ([world.role("server", "serving", **via)] if calls else []))
@@ -87,7 +89,7 @@ def pause_of(world):
     return max([report["pause_ms"] for report in reports.values() if "pause_ms" in report], default=0)
 
 
-@scenario("kill", "1: kill -9 of the bus at random instants, under load, in start-up, segment change and drain")
+@scenario("kill", "1: kill -9 of the bus at random instants, under load, in start-up, segment change and drain", rounds=(10, 500))
 def kill_bus(o):
     with World("kill", o.seed, settings=SMALL_SEGMENTS) as world:
         bus, choose = world.bus, world.random
@@ -328,7 +330,7 @@ def times_of(world):
     return low // 10**9, high // 10**9
 
 
-@scenario("partition", "8: partitions by a proxy: none pass, one way, slow, late, flapping, resets in mid-frame", rounds=(7, 120), seconds=(0.8, 4))
+@scenario("partition", "8: partitions by a proxy: none pass, one way, slow, late, flapping, resets in mid-frame", rounds=(7, 120), seconds=(0.5, 4))
 def partition(o):
     with World("partition", o.seed) as world:
         proxy = Proxy(("127.0.0.1", world.bus.port), o.seed)
@@ -381,7 +383,7 @@ def partition(o):
             proxy.close()
 
 
-@scenario("netns", "8: a network namespace in which iptables drops packets: all, one way, some", rounds=(4, 60), seconds=(0.8, 5))
+@scenario("netns", "8: a network namespace in which iptables drops packets: all, one way, some", rounds=(4, 60), seconds=(0.6, 5))
 def partition_by_packets(o):
     if os.environ.get("TORTURE_IN_NAMESPACE") != "1":
         if os.geteuid() != 0 or not shutil.which("iptables") or not shutil.which("unshare"):
@@ -469,6 +471,58 @@ def duplicate_storm(o):
         return {"restarts": world.bus.starts - 1, "sent again in a new session": resent, **report.counts}
 
 
+@scenario("overrun", "3.1: publishers that send more than their window: 429, 425, and again in order", rounds=(2, 40))
+def overrun(o):
+    with World("overrun", o.seed) as world:
+        load = world.load("publishers", [
+            world.publisher("p0", window=3000, pack=64, size=50), world.publisher("p1", mode="ids", window=3000, pack=64, size=50),
+            world.publisher("p2", mode="ids", window=1200, pack=3, sizes=[10, 100_000, 10, 10]),
+        ])
+        world.load("readers", [world.consumer("c0"), world.consumer("c1", position="bus")])
+        world.bus.start()
+        for _ in range(o.rounds):
+            world.wait_for_acks(4000)
+            world.bus.kill()
+            world.bus.start()
+        world.settle()
+        temporary = sum(report.get("temporary", 0) for report in world.reports().values())
+        if not temporary:
+            raise Failed("nobody was ever refused with 429: nothing is tested")
+        report = world.judge()
+        return {"temporary refusals": temporary, **report.counts}
+
+
+@scenario("takeover", "6: sessions take one durable name from each other; who is fenced cannot move the cursor", rounds=(15, 400))
+def takeover(o):
+    with World("takeover", o.seed) as world:
+        world.bus.start()
+        world.load("publishers", [world.publisher("p0", rate=400), world.publisher("p1", mode="ids", rate=200)])
+        team = ["t0", "t1", "t2"]
+        loads = [world.load(name, [world.consumer(name, consumer="shared", position="bus", team=True, credit_msgs=choice, after_fenced="")])
+                 for name, choice in zip(team, (16, 64, 256))]
+        for _ in range(o.rounds):
+            load = world.random.choice(loads)
+            # Killed and started again it takes the name from whoever has it.
+            load.may_die = True
+            load.kill()
+            load.start()
+            load.may_die = False
+            world.wait("it runs", lambda: sum(event["e"] == "running" for event in load.events) == load.lives)
+            nap(world.random.uniform(0, 0.15))
+            if world.random.random() < 0.2:
+                world.bus.kill()
+                world.bus.start()
+        # The last one stays.
+        world.wait_for_acks(10)
+        last = world.settle()
+        asker = world.asker()
+        world.wait("the name has come to the end", lambda: lag_of(world, asker, "shared")["cursor"] >= last, 60)
+        fenced = sum(event["e"] == "fenced" for load in loads for event in load.events)
+        world.extra["teams"] = [{"name": "shared", "filters": ["t.**"], "journals": [name + ".sqlite" for name in team]}]
+        report = world.judge()
+        return {"fenced": fenced, **report.counts}
+
+
 @scenario("window", "11: resends from beyond the dedupe window: exact for an outbox, whatever its age", rounds=(1, 1), seconds=(0, 0))
 def dedupe_window(o):
     """Small: 3000 events pass in between. Long: 1.5 million, more than the bus remembers ids."""
@@ -481,24 +535,27 @@ def dedupe_window(o):
         world.wait("%d events pass" % between, lambda: "flood" in flood.ended, 3600)
         world.bus.kill()
         world.bus.start()
-        # The disk of that publisher comes back from a backup: it knows of no acknowledgement.
-        old.say("quit")
-        world.wait("the old publisher ends", lambda: old.quitted and not old.alive())
-        db = sqlite3.connect(world.path("old.sqlite"), isolation_level=None)
-        db.execute("UPDATE events SET state = 'sent', status = NULL, seq = NULL")
-        db.close()
-        old.ended.clear()
-        old.quitted = False
-        old.start()
-        world.wait("the old outbox is decided", lambda: "old" in old.ended, 120)
-        db = sqlite3.connect(world.path("old.sqlite"))
-        known = db.execute("SELECT count(*) FROM events WHERE status = 208").fetchone()[0]
-        db.close()
-        if known != 200:
-            raise Failed("%d of 200 events from before were known as duplicates" % known)
+        send_again(world, old, 200)
         world.settle(600)
         report = world.judge()
         return {"events in between": between, **report.counts}
+
+
+def send_again(world, old, count):
+    """The disk of that publisher comes back from a backup, and it knows of no acknowledgement: all are duplicates."""
+    old.say("quit")
+    world.wait("the old publisher ends", lambda: old.quitted and not old.alive())
+    db = sqlite3.connect(world.path("old.sqlite"), isolation_level=None)
+    db.execute("UPDATE events SET state = 'sent', status = NULL, seq = NULL")
+    db.close()
+    old.ended.clear()
+    old.start()
+    world.wait("the old outbox is decided", lambda: "old" in old.ended, 120)
+    db = sqlite3.connect(world.path("old.sqlite"))
+    known = db.execute("SELECT count(*) FROM events WHERE status = 208").fetchone()[0]
+    db.close()
+    if known != count:
+        raise Failed("%d of %d events from before were known as duplicates" % (known, count))
 
 
 def lag_of(world, asker, name):
@@ -508,7 +565,7 @@ def lag_of(world, asker, name):
     return next((row for row in rows if row["consumer"] == name), None)
 
 
-@scenario("slow", "12: consumers that never read, read one event a second, never give credit, die holding credit", seconds=(2, 60))
+@scenario("slow", "12: consumers that never read, read one event a second, never give credit, die holding credit", seconds=(1.5, 60))
 def slow_consumers(o):
     with World("slow", o.seed) as world:
         bus = world.bus
@@ -603,6 +660,8 @@ def retention(o):
         world.load("everything", [world.consumer("all", filters=["**"], credit_bytes=8 << 20)])
         sleeper = world.load("sleeper", [world.consumer("sleepy", after_lost="first")])
         bus.start()
+        old = world.load("old", [world.publisher("old", count=100)])
+        world.wait("the old outbox is sent", lambda: "old" in old.ended)
         for index in range(o.rounds):
             world.wait("the sleeper reads", lambda: sleeper.total() > 100)
             os.kill(sleeper.process.pid, signal.SIGSTOP)
@@ -624,6 +683,10 @@ def retention(o):
             if event["status"] != 410 or event["first"] <= event["wanted"]:
                 raise Failed("the sleeper was told %s" % event)
             lost = len([e for e in sleeper.events if e["e"] == "lost"])
+        # The outbox whose events are no longer there is sent again: its numbers are known all the same.
+        bus.kill()
+        bus.start()
+        send_again(world, old, 100)
         world.settle()
         for load in world.loads:
             load.say("quit")
@@ -1124,7 +1187,7 @@ def replay(o):
                 "MiB before, after": [round(before), round(after)], **report.counts}
 
 
-@scenario("soak", "20: everything at random", seconds=(6, 3600), rounds=(1, 1))
+@scenario("soak", "20: everything at random", seconds=(5, 3600), rounds=(1, 1))
 def soak(o):
     with World("soak", o.seed) as world:
         bus, choose = world.bus, world.random
