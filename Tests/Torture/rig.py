@@ -227,7 +227,7 @@ class Load:
         self.process = subprocess.Popen(["/usr/bin/python3", os.path.join(HERE, "load.py"), path], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.errors, start_new_session=True, preexec_fn=dies_with_us)
         os.set_blocking(self.process.stdout.fileno(), False)
-        self.buffer, self.quitted = b"", False
+        self.buffer, self.quitted, self.running = b"", False, False
 
     def pump(self):
         while True:
@@ -252,6 +252,8 @@ class Load:
                 self.faults.append("%s: %s" % (event["name"], event["what"]))
             elif kind == "quit":
                 self.quitted = True
+            elif kind == "running":
+                self.running = True
             else:
                 self.events.append(event)
 

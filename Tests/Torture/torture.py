@@ -507,7 +507,7 @@ def takeover(o):
             load.kill()
             load.start()
             load.may_die = False
-            world.wait("it runs", lambda: sum(event["e"] == "running" for event in load.events) == load.lives)
+            world.wait("it runs", lambda: load.pump() or load.running)
             nap(world.random.uniform(0, 0.15))
             if world.random.random() < 0.2:
                 world.bus.kill()
