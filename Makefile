@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-run deps-test build run test torture-bus bench format lint clean
+.PHONY: help deps deps-build deps-run deps-test deps-bench build run test torture-bus bench bench-bus format lint clean
 
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
@@ -20,7 +20,7 @@ help: ## Say what there is
 
 deps: deps-test ## Install the Debian packages that are missing, if any
 
-deps-build deps-run deps-test: deps-%:
+deps-build deps-run deps-test deps-bench: deps-%:
 	@command -v swift >/dev/null || { echo "Swift 6.2 or later is not installed: see https://www.swift.org/install/linux/" >&2; exit 1; }
 	@missing=""; for package in $(PACKAGES_$*); do \
 	    [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" = installed ] || missing="$$missing $$package"; done; \
@@ -73,6 +73,11 @@ torture-bus: deps-test build ## Break the bus for an hour or more, and judge
 bench: deps-run ## Measure the way from push to live, memory and start (release build)
 	@swift build -c release --scratch-path .build-release
 	@python3 Tests/Benchmarks/first-light.py --bin .build-release/release
+
+# ROUNDS=… (5), ONLY=1,2,6 (rows), WORK=DIR (on the disk to be measured), SCALE=0.2 (of the numbers of events), LOG_GIB=… (10).
+bench-bus: deps-bench ## Measure the bus beside NATS, Redis and RabbitMQ
+	@swift build -c release --scratch-path .build-release
+	@/usr/bin/python3 Tests/Benchmarks/bus.py --bin .build-release/release
 
 format: ## Lay out our own sources
 	@swift format format --in-place --parallel --recursive $(OWN)

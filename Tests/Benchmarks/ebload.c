@@ -3,15 +3,16 @@
 // `thr` from the first event sent to the last one acknowledged, `deliv` from the first one sent to the last one received by all.
 //
 //   gcc -O2 -Wall -Wextra -o ebload ebload.c -lzmq -lpthread
-//   ebload --key FILE [--mode load|rtt|replay|hold|pause] …
+//   ebload --key FILE [--mode load|rtt|replay|hold|pause|join] …
 //
 //   load    --n events by --pubs publishers (1), each with --win unacknowledged (1024) and up to --pack in a message (16), to
 //           --subs subscribers (1), each in a context of its own. --durable 1: with a name and ACK. --rate: events a second.
 //   rtt     --n queries, one after the other, to a service that another connection serves
-//   replay  one subscriber reads --n events from number --from (1); --seconds S: again and again for that long
+//   replay  one subscriber reads --n events from number --from (1; -N: the last N numbers); --seconds S: again and again so long
 //   hold    --subs sessions that say no more than heartbeats for --seconds: each with a durable subscription from number --from,
-//           given --credit-msgs once and no more, and a served name
+//           given --credit-msgs once and no more, and with --serve 1 a served name
 //   pause   one publisher for --seconds that carries on through restarts: the longest time between two acknowledgements
+//   join    a session, as soon as there is one: `at`, the monotonic clock in ns, and `last`, the last number in the log
 //
 // --size 256 (payload), --topic build.finished, --crc 0: do not check records, --plain 1: no CURVE, --endpoint: other than the
 // key's, --limit 120: seconds after which it gives up. Whatever is refused, damaged or out of order ends it with status 2.
@@ -125,7 +126,7 @@ static void text_member(const char *json, const char *name, char *out, size_t si
 // MARK: A connection
 
 static char key_name[128], endpoint[256], server_key[41], public_key[41], secret_key[41];
-static int plain, check_crc;
+static int plain, check_crc, impatient;
 
 static void read_key(const char *path) {
     char json[4096] = "";
@@ -164,8 +165,8 @@ static void dial(struct connection *c) {
     option(c->socket, ZMQ_HEARTBEAT_TIMEOUT, 3000);
     option(c->socket, ZMQ_HEARTBEAT_TTL, 3000);
     option(c->socket, ZMQ_HANDSHAKE_IVL, 5000);
-    option(c->socket, ZMQ_RECONNECT_IVL, 20);
-    option(c->socket, ZMQ_RECONNECT_IVL_MAX, 1000);
+    option(c->socket, ZMQ_RECONNECT_IVL, impatient ? 5 : 20);
+    option(c->socket, ZMQ_RECONNECT_IVL_MAX, impatient ? 0 : 1000);
     option(c->socket, ZMQ_TCP_KEEPALIVE, 1);
     option(c->socket, ZMQ_RCVTIMEO, 500);
     if (!plain) {
@@ -242,9 +243,9 @@ static void join(struct connection *c, const char *outbox) {
     zmq_msg_init(&message);
     dial(c);
     hello(c, outbox);
-    uint64_t deadline = now_ns() + 10 * SECOND;
+    uint64_t deadline = now_ns() + (impatient ? 3600 : 10) * SECOND;
     for (int command; (command = hear(c, &message, 0, 0)) != WELCOME;)
-        if (command || now_ns() > deadline) DIE("no WELCOME from %s", endpoint);
+        if (command > 0 || now_ns() > deadline) DIE("no WELCOME from %s", endpoint);
     welcome(c, &message);
     zmq_msg_close(&message);
 }
@@ -529,18 +530,25 @@ static void round_trips(void) {
 
 // MARK: Replay, waiting, restarts
 
+/// `--from` as SUB wants it.
+static const char *position(const struct connection *c) {
+    static char json[64];
+    long from = number("--from", 1);
+    if (from < 0) from = (long)c->last + from + 1;
+    if (from < 0) DIE("--from %ld: the log ends with number %lu", number("--from", 1), (unsigned long)c->last);
+    snprintf(json, sizeof json, "{\"seq\":%ld}", from);
+    return json;
+}
 static void replay(void) {
     struct connection c;
-    uint64_t total = 0, from = (uint64_t)number("--from", 1), until = seconds ? now_ns() + (uint64_t)seconds * SECOND : 0, began = now_ns(), ended;
-    char where[64];
-    snprintf(where, sizeof where, "{\"seq\":%lu}", (unsigned long)from);
+    uint64_t total = 0, until = seconds ? now_ns() + (uint64_t)seconds * SECOND : 0, began = now_ns(), ended;
     do {
         struct reading r = {0};
         zmq_msg_t message;
         zmq_msg_init(&message);
         join(&c, NULL);
         if (!total) began = now_ns();
-        r.cursor = subscribe(&c, "", where, arg("--filter", topic), &r.generation);
+        r.cursor = subscribe(&c, "", position(&c), arg("--filter", topic), &r.generation);
         for (long i = 0; i < n && (!until || now_ns() < until);) {
             int command = hear(&c, &message, 0, 0);
             if (command == EVENTS) {
@@ -556,16 +564,13 @@ static void replay(void) {
 }
 static void hold(void) {
     struct connection *c = calloc((size_t)subs, sizeof *c);
-    char text[96];
-    snprintf(text, sizeof text, "{\"seq\":%ld}", number("--from", 1));
     for (long i = 0; i < subs; i++) {
         uint64_t generation;
-        char consumer[64], service[64];
+        char consumer[64];
         join(&c[i], NULL);
         snprintf(consumer, sizeof consumer, "hold-%.8s-%ld", run_id, i);
-        subscribe(&c[i], consumer, text, arg("--filter", topic), &generation);
-        int used = snprintf(service, sizeof service, "{\"service\":\"bench\"}");
-        if (number("--serve", 0)) say(&c[i], SERVE, 0, 2, 1, 0, service, (size_t)used);
+        subscribe(&c[i], consumer, position(&c[i]), arg("--filter", topic), &generation);
+        if (number("--serve", 0)) say(&c[i], SERVE, 0, 2, 1, 0, "{\"service\":\"bench\"}", 19);
         option(c[i].socket, ZMQ_RCVTIMEO, (int)(200 / subs) + 1);
     }
     printf("{\"held\":%ld}\n", subs);
@@ -640,6 +645,14 @@ static void pauses(void) {
     _exit(0);
 }
 
+static void wait_for_session(void) {
+    struct connection c;
+    impatient = 1;
+    join(&c, NULL);
+    printf("{\"at\":%lu,\"last\":%lu}\n", (unsigned long)c.heard, (unsigned long)c.last);
+    hang_up(&c);
+}
+
 int main(int argc, char **argv) {
     argc_ = argc, argv_ = argv;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -664,6 +677,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(mode, "replay")) replay();
     else if (!strcmp(mode, "hold")) hold();
     else if (!strcmp(mode, "pause")) pauses();
+    else if (!strcmp(mode, "join")) wait_for_session();
     else DIE("--mode %s?", mode);
     return 0;
 }
