@@ -93,6 +93,7 @@ class Bus:
         self.server_key = public
         self.write_private("keys/bus.json", json.dumps({
             "name": "bus", "endpoint": "tcp://127.0.0.1:%d" % self.port, "serverKey": public, "publicKey": public, "secretKey": secret}))
+        self.write_private("keys/clients.json", "[]")
         # The operator's token, in the form of docs/running.md; the bus knows it by its SHA-256.
         alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
         body = "".join(random.SystemRandom().choice(alphabet) for _ in range(43))

@@ -935,7 +935,7 @@ def wrong_keys(o):
             send()
             asker.until(lambda: any(m[0] in wanted for m in asker.inbox), 10, "an answer")
             return next(m for m in asker.inbox if m[0] in wanted)
-        forged = b'{"specversion":"1.0","id":"x","source":"p0","type":"t.mine","producer":"p0","sequence":"1","data":{}}'
+        forged = b'{"specversion":"1.0","id":"x","source":"limited","type":"t.mine","producer":"p0","sequence":"1","data":{}}'
         got = answer(lambda: asker.link.send(PUB, a=1, b=3, body=pack([(b"t.other", b"x1", b"{}"), (b"t.mine", b"x2", forged),
                                                                        (b"bus.denied", b"x3", b"{}")])), [PUBACK])
         refused = {n: code for n, code, _ in EXCEPTION.iter_unpack(got[6])}
