@@ -169,6 +169,7 @@ static void dial(struct connection *c) {
     option(c->socket, ZMQ_RECONNECT_IVL_MAX, impatient ? 0 : 1000);
     option(c->socket, ZMQ_TCP_KEEPALIVE, 1);
     option(c->socket, ZMQ_RCVTIMEO, 500);
+    option(c->socket, ZMQ_SNDTIMEO, impatient ? -1 : 10000); // also how long a first connection may take
     if (!plain) {
         zmq_setsockopt(c->socket, ZMQ_CURVE_SERVERKEY, server_key, 41);
         zmq_setsockopt(c->socket, ZMQ_CURVE_PUBLICKEY, public_key, 41);
@@ -189,7 +190,7 @@ static uint8_t *begin(zmq_msg_t *message, uint8_t command, uint16_t flags, uint1
 }
 static void finish(struct connection *c, zmq_msg_t *message, uint64_t now) {
     while (zmq_msg_send(message, c->socket, 0) < 0)
-        if (errno != EINTR) DIE("send: %s", zmq_strerror(errno));
+        if (errno != EINTR) DIE("%s takes nothing for 10 s: %s", endpoint, zmq_strerror(errno));
     c->said = now;
 }
 static void say(struct connection *c, uint8_t command, uint16_t status, uint32_t handle, uint64_t a, uint64_t b, const void *body, size_t size) {
