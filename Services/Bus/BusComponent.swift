@@ -14,13 +14,7 @@ public enum BusComponent {
             logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
             descriptor: try InheritedSockets.descriptor(named: "bus-zmq"))
         config.apply(settings.bus, disk: Disk.space(in: boot.directory)?.total)
-        let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
-            try Keyring.clients(settings).map { key in
-                KeyTable.Client(
-                    name: key.name, publicKey: key.publicKey, publish: key.publish, subscribe: key.subscribe, call: key.call,
-                    serve: key.serve)
-            }
-        }
+        let keys = try KeyTable(path: Keyring.clientsFile(settings)) { try Keyring.clients(settings) }
         let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
         let logger = boot.logger
         let broker = try await Broker.start(config, secretKey: boot.key.secretKey, keys: keys, store: store, logger: logger) { error in
@@ -35,10 +29,16 @@ public enum BusComponent {
             ])
         let authenticator = RouterAuthenticator(broker) { (try? Keyring.robots(settings)) ?? [:] }
         var metrics = Metrics()
-        let http = HTTPServer(boot, authenticator: authenticator) { routes in
+        let http = HTTPServer(
+            boot, authenticator: authenticator,
+            refused: { principal, request, problem in
+                broker.denied("http/\(principal.name)", request: "\(request.method) \(request.uri.path)", what: problem.message)
+            }
+        ) { routes in
             metrics = routes.metrics
             EventRoutes(broker: broker, host: settings.host, keys: keys).add(to: routes)
             ConsumerRoutes(broker: broker).add(to: routes)
+            PermissionRoutes(broker: broker).add(to: routes)
         }
         return [broker, BusMetrics(broker: broker, metrics: metrics), http]
     }

@@ -92,6 +92,17 @@ public struct TokenName: Name {
     public init(_ text: String) throws { self.text = try Label.check(text, kind: "token", limit: 63) }
 }
 
+/// The name of a key of the bus: a name, or one with the host that it is on, such as `supervisor@host2`.
+public struct KeyName: Name {
+    public let text: String
+    public init(_ text: String) throws {
+        let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        let base = try Label.check(parts[0], kind: "key", limit: 63, reserved: ["http", "unknown"])
+        if parts.count > 1 { _ = try HostName(parts[1]) }
+        self.text = parts.count > 1 ? "\(base)@\(parts[1])" : base
+    }
+}
+
 /// A commit's object id: 40 (SHA-1) or 64 (SHA-256) lower-case hexadecimal digits.
 public struct CommitID: Name {
     public let text: String

@@ -46,10 +46,12 @@ public struct HTTPServer: Service {
     private let front: Front?
 
     /// `hosts`: names by which this listener is asked beside addresses and `localhost`; requests to others get 421, because a
-    /// web page can make its own name lead here (DNS rebinding). `bound` is told the port once it listens.
+    /// web page can make its own name lead here (DNS rebinding). `bound` is told the port once it listens, `refused` of every
+    /// request that was answered 403.
     public init(
         _ boot: Boot, port: Int? = nil, authenticator: (any Authenticator)? = nil, errors: ErrorStyle = .problem, hosts: Set<String> = [],
-        bound: (@Sendable (Int) -> Void)? = nil, front: Front? = nil, routes: (Routes) -> Void
+        bound: (@Sendable (Int) -> Void)? = nil, front: Front? = nil,
+        refused: (@Sendable (Principal, Request, Problem) -> Void)? = nil, routes: (Routes) -> Void
     ) {
         self.boot = boot
         self.port = port ?? boot.config.port(boot.component)
@@ -60,7 +62,8 @@ public struct HTTPServer: Service {
         let metrics = Metrics()
         self.metrics = metrics
         let box = RouterBox()
-        let list = Routes(router: box, gate: Gate(authenticator: authenticator ?? BusAuthenticator(boot.bus)), metrics: metrics)
+        let list = Routes(
+            router: box, gate: Gate(authenticator: authenticator ?? BusAuthenticator(boot.bus)), metrics: metrics, refused: refused)
         Self.standard(list, boot)
         routes(list)
         responder = box.router.buildResponder()

@@ -10,13 +10,21 @@ public struct Routes: Sendable {
     let router: RouterBox
     let gate: Gate
     public let metrics: Metrics
+    /// Told of every request that was refused for want of rights (403).
+    let refused: (@Sendable (Principal, Request, Problem) -> Void)?
 
     public func on(_ method: HTTPRequest.Method, _ path: String, _ right: Right, _ handler: @escaping Handler) {
-        let gate = gate
+        let (gate, refused) = (gate, refused)
         router.router.on(RouterPath(path), method: method) { request, context in
             var context = context
-            context.principal = try await gate.admit(request, context, right)
-            return try await handler(request, context)
+            do {
+                context.principal = try await gate.principal(request, context, right)
+                try gate.admit(context, right)
+                return try await handler(request, context)
+            } catch let problem as Problem where problem.code == .forbidden {
+                if let principal = context.principal { refused?(principal, request, problem) }
+                throw problem
+            }
         }
     }
     public func get(_ path: String, _ right: Right, _ handler: @escaping Handler) { on(.get, path, right, handler) }
@@ -37,11 +45,15 @@ final class RouterBox: @unchecked Sendable {
 struct Gate: Sendable {
     let authenticator: any Authenticator
 
-    func admit(_ request: Request, _ context: SlipwayContext, _ right: Right) async throws -> Principal? {
-        if right == .open { return nil }
-        let principal = try await principal(request, context)
-        if right == .custom { return principal }
-        guard let principal else { throw Problem.tokenNeeded }
+    /// Who asks; nil: nobody knows, or it does not matter. Throws `Problem` when the credential is wrong.
+    func principal(_ request: Request, _ context: SlipwayContext, _ right: Right) async throws -> Principal? {
+        right == .open ? nil : try await principal(request, context)
+    }
+
+    /// Throws `Problem` unless the one who asks has the right.
+    func admit(_ context: SlipwayContext, _ right: Right) throws {
+        if right == .open || right == .custom { return }
+        guard let principal = context.principal else { throw Problem.tokenNeeded }
         switch right {
         case .open, .custom: break
         case .role(let role):
@@ -53,7 +65,6 @@ struct Gate: Sendable {
         case .component:
             guard principal.name.hasPrefix("component:") else { throw Problem(.forbidden, "only programs of the suite may ask this") }
         }
-        return principal
     }
 
     private func principal(_ request: Request, _ context: SlipwayContext) async throws -> Principal? {

@@ -20,22 +20,39 @@ extension ComponentKey: CustomStringConvertible, CustomDebugStringConvertible, C
     public var customMirror: Mirror { Mirror(self, children: ["name": name]) }
 }
 
-/// What a client of the bus may do; topic filters, and names of services.
+/// What a client of the bus may do, and the key by which it is known: a row of HOME/keys/clients.json.
 public struct ClientKey: Codable, Sendable, Hashable {
     public var name: String
     public var publicKey: String
+    /// Topic filters.
     public var publish: [String]
     public var subscribe: [String]
     /// `service.method` filters.
     public var call: [String]
+    /// Names of services.
     public var serve: [String]
-    public init(name: String, publicKey: String, publish: [String], subscribe: [String], call: [String], serve: [String]) {
+    /// Patterns of the subjects that its events may be about; nil: any.
+    public var subject: [String]?
+    /// Durable names that it may use; nil: any.
+    public var consumers: [String]?
+    /// True: it may have no durable consumer.
+    public var ephemeral_only: Bool?
+    /// True: it may copy the log as a replica does.
+    public var replicate: Bool?
+    public init(
+        name: String, publicKey: String, publish: [String], subscribe: [String], call: [String], serve: [String], subject: [String]? = nil,
+        consumers: [String]? = nil, ephemeral_only: Bool? = nil, replicate: Bool? = nil
+    ) {
         self.name = name
         self.publicKey = publicKey
         self.publish = publish
         self.subscribe = subscribe
         self.call = call
         self.serve = serve
+        self.subject = subject
+        self.consumers = consumers
+        self.ephemeral_only = ephemeral_only
+        self.replicate = replicate
     }
 }
 
@@ -62,6 +79,7 @@ public enum Keyring {
             if let known = try existing(component.rawValue, config) {
                 key = known
                 key.endpoint = config.busEndpoint
+                key.serverKey = bus.publicKey
             } else {
                 key = try makeKey(component.rawValue, endpoint: config.busEndpoint, serverKey: bus.publicKey, token: Token.make())
             }
@@ -90,25 +108,84 @@ public enum Keyring {
         return made
     }
 
-    /// Adds a client of the bus and writes its key file. Throws `Problem` (`conflict`) when the name is taken.
+    /// Adds a client of the bus; the key is in nobody's file yet. Throws `Problem`: `conflict` when the name is taken, `invalid_name`
+    /// for a name or a subject pattern that is none.
     public static func create(
-        _ client: String, publish: [String], subscribe: [String], call: [String], serve: [String], _ config: SuiteConfig
-    ) throws
-        -> ComponentKey
-    {
-        let name = try TokenName(client).text
+        _ client: String, publish: [String], subscribe: [String], call: [String], serve: [String], subject: [String]? = nil,
+        consumers: [String]? = nil, ephemeralOnly: Bool = false, replicate: Bool = false, _ config: SuiteConfig
+    ) throws -> ComponentKey {
+        let name = try KeyName(client).text
+        for pattern in subject ?? [] { _ = try SubjectPattern(pattern) }
         // Two at the same time must not lose one of their keys.
         let lock = try FileLock("\(config.home.keys)/lock")
         defer { withExtendedLifetime(lock) {} }
         var clients = try self.clients(config)
         guard Component(rawValue: name) == nil, !clients.contains(where: { $0.name == name }) else {
-            throw Problem(.conflict, "a key named '\(name)' exists", hint: "choose another name")
+            throw Problem(
+                .conflict, "a key named '\(name)' exists",
+                hint: "choose another name; 'slipway key rotate \(name)' replaces it, 'slipway key revoke \(name)' ends it")
         }
         let bus = try load("bus", config)
         let key = try makeKey(name, endpoint: config.busEndpoint, serverKey: bus.publicKey, token: nil)
-        clients.append(ClientKey(name: name, publicKey: key.publicKey, publish: publish, subscribe: subscribe, call: call, serve: serve))
+        clients.append(
+            ClientKey(
+                name: name, publicKey: key.publicKey, publish: publish, subscribe: subscribe, call: call, serve: serve, subject: subject,
+                consumers: consumers, ephemeral_only: ephemeralOnly ? true : nil, replicate: replicate ? true : nil))
         try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
         return key
+    }
+
+    /// Ends a key: a running bus ends its sessions within two seconds. Throws `Problem`: `not_found`, and `conflict` for a component's.
+    public static func revoke(_ client: String, _ config: SuiteConfig) throws {
+        guard Component(rawValue: client) == nil else {
+            throw Problem(
+                .conflict, "'\(client)' is a component: without a key it cannot do its work",
+                hint: "to make its key worthless to whoever copied it: slipway key rotate \(client)")
+        }
+        let lock = try FileLock("\(config.home.keys)/lock")
+        defer { withExtendedLifetime(lock) {} }
+        var clients = try self.clients(config)
+        clients.remove(at: try index(of: client, in: clients))
+        try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
+    }
+
+    /// Gives a client a new key pair with the rights it has: the old one ends as if revoked. A component's is written to its file,
+    /// and it must be started again. Throws `Problem` (`not_found`).
+    public static func rotate(_ client: String, _ config: SuiteConfig) throws -> ComponentKey {
+        let lock = try FileLock("\(config.home.keys)/lock")
+        defer { withExtendedLifetime(lock) {} }
+        var clients = try self.clients(config)
+        let index = try index(of: client, in: clients)
+        let token = Component(rawValue: client) == nil ? nil : try load(client, config).token
+        let key = try makeKey(client, endpoint: config.busEndpoint, serverKey: try load("bus", config).publicKey, token: token)
+        // First the file: a component whose key is in no file could not come back.
+        if Component(rawValue: client) != nil { try save(key, config) }
+        clients[index].publicKey = key.publicKey
+        try Files.write(try Coding.encode(clients), to: clientsFile(config), mode: 0o600)
+        return key
+    }
+
+    /// Gives the bus itself a new key pair, and tells the components. Only while the suite is stopped; every other client's key file
+    /// needs the new `serverKey`, which is returned.
+    public static func rotateBus(_ config: SuiteConfig) throws -> String {
+        let lock = try FileLock("\(config.home.keys)/lock")
+        defer { withExtendedLifetime(lock) {} }
+        _ = try load("bus", config)
+        let bus = try makeKey("bus", endpoint: config.busEndpoint, serverKey: nil, token: nil)
+        try save(bus, config)
+        for component in Component.allCases where component != .bus {
+            guard var key = try existing(component.rawValue, config) else { continue }
+            key.serverKey = bus.publicKey
+            try save(key, config)
+        }
+        return bus.publicKey
+    }
+
+    private static func index(of client: String, in clients: [ClientKey]) throws -> Int {
+        if let index = clients.firstIndex(where: { $0.name == client }) { return index }
+        let near =
+            Nearest.to(client, among: clients.map(\.name)).map { "did you mean '\($0)'?" } ?? "slipway key list shows those there are"
+        throw Problem(.notFound, "there is no key named \(Problem.quote(client))", hint: near)
     }
 
     /// Throws `Problem` when the file is missing, damaged, or can be read by others.
@@ -123,6 +200,11 @@ public enum Keyring {
     /// The bus's clients with their rights.
     public static func clients(_ config: SuiteConfig) throws -> [ClientKey] {
         try read(clientsFile(config)).map { try Coding.decode([ClientKey].self, from: $0) } ?? []
+    }
+    /// One of them. Throws `Problem` (`not_found`).
+    public static func client(_ name: String, _ config: SuiteConfig) throws -> ClientKey {
+        let clients = try self.clients(config)
+        return clients[try index(of: name, in: clients)]
     }
     /// SHA-256 of each token that the suite itself holds, with whose it is: a component's name, or `admin`.
     public static func robots(_ config: SuiteConfig) throws -> [String: String] {

@@ -126,7 +126,7 @@ import Testing
                 (#"{"type":"A B","subject":"x","data":1}"#, 422, "event type 'A B'"),
                 (#"{"type":"a.b","subject":"../x","data":1}"#, 422, "'subject'"),
                 (#"{"type":"a.b","subject":"x","data":1,"time":"noon"}"#, 422, "RFC 3339"),
-                (#"{"type":"a.b","subject":"x","data":1,"source":"git@here"}"#, 403, "a component of the suite"),
+                (#"{"type":"a.b","subject":"x","data":1,"source":"git@here"}"#, 403, "a component of the suite or has a key"),
                 (#"{"type":7,"subject":"x","data":1}"#, 422, "'type' must be text"),
             ] {
                 let refused = try await post(json)
@@ -253,12 +253,7 @@ import Testing
             logDirectory: home.config.home.directory(.bus) + "/log", listen: "127.0.0.1", port: home.config.busPort, host: "here",
             descriptor: listener)
         let settings = home.config
-        let keys = try KeyTable(path: Keyring.clientsFile(settings)) {
-            try Keyring.clients(settings).map {
-                KeyTable.Client(
-                    name: $0.name, publicKey: $0.publicKey, publish: $0.publish, subscribe: $0.subscribe, call: $0.call, serve: $0.serve)
-            }
-        }
+        let keys = try KeyTable(path: Keyring.clientsFile(settings)) { try Keyring.clients(settings) }
         let store = CursorStore(
             store: try .init(path: home.config.home.path + "/own.sqlite", durability: .normal, migrations: CursorStore.migrations))
         let broker = try await Broker.start(

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A client of the bus in pyzmq, written from docs/wire.md alone.
 
-    wire.py KEYFILE publish TYPE SUBJECT JSON          publish one event, print {"id", "seq"} once it is on the device
+    wire.py KEYFILE publish TYPE SUBJECT JSON [--source S]
+                                                        publish one event, print {"id", "seq"} once it is on the device
     wire.py KEYFILE follow [--type PREFIX] [--subject S] [--since N] [--until TYPE] [--timeout S] [--count N]
                                                         print events as JSON lines; exit 0 at --until or --count, 3 at the timeout
     wire.py KEYFILE live [--type PREFIX] [--timeout S] [--count N]       print live (unstored) events
@@ -154,9 +155,9 @@ class Client:
 
     # -- publishing
 
-    def publish(self, kind, subject, data, seconds=30):
+    def publish(self, kind, subject, data, source=None, seconds=30):
         event = {
-            "specversion": "1.0", "id": str(uuid.uuid4()), "source": self.name, "type": kind, "subject": subject,
+            "specversion": "1.0", "id": str(uuid.uuid4()), "source": source or self.name, "type": kind, "subject": subject,
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "datacontenttype": "application/json", "data": data,
         }
@@ -348,6 +349,7 @@ def main():
     publish.add_argument("type")
     publish.add_argument("subject")
     publish.add_argument("data")
+    publish.add_argument("--source")
     for name in ("follow", "live"):
         reader = commands.add_parser(name)
         reader.add_argument("--type", default="")
@@ -376,7 +378,7 @@ def main():
         if options.command == "hello":
             print(json.dumps(client.hello(), sort_keys=True))
         elif options.command == "publish":
-            print(json.dumps(client.publish(options.type, options.subject, json.loads(options.data))))
+            print(json.dumps(client.publish(options.type, options.subject, json.loads(options.data), options.source)))
         elif options.command == "call":
             print(json.dumps(client.call(options.method, json.loads(options.data), options.timeout)))
         elif options.command == "work":

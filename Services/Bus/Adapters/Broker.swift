@@ -162,6 +162,9 @@ final class Broker: Service {
         return decisions
     }
 
+    /// Notes for the operator that a token asked over HTTP for what it may not.
+    func denied(_ name: String, request: String, what: String) { inbox.post(.denied(name: name, request: request, what: what)) }
+
     /// A query to another component.
     func call<Q: Query>(_ query: Q, milliseconds: Int64) async throws -> Q.Reply {
         let payload = try Coding.encode(query)
@@ -177,6 +180,19 @@ final class Broker: Service {
             if let problem = try? Coding.decode(Problem.self, from: body) { throw problem }
             throw Problem(.unavailable, "\(Q.method): nobody answers", hint: "slipway status shows what is not ready")
         }
+    }
+
+    /// Asks the bus itself one of its `bus.*` queries; the reply as JSON. Throws `Problem`.
+    func ask(_ method: String, _ payload: JSON = .object([:])) async throws -> Data {
+        let asked = try Coding.encode(payload)
+        let (status, body) = await withCheckedContinuation { continuation in
+            let taken = inbox.post(
+                .call(method: method, payload: asked, milliseconds: 5000) { continuation.resume(returning: ($0, $1)) })
+            if !taken { continuation.resume(returning: (503, Data())) }
+        }
+        if status < 400 { return body }
+        throw (try? Coding.decode(Problem.self, from: body))
+            ?? Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again")
     }
 
     func consumers() async throws -> [ConsumerStatus] {

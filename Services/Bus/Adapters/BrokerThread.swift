@@ -125,6 +125,7 @@ final class BrokerThread {
             trimming = false
             if let error { logger.error("what retention removes could not be removed", metadata: ["error": "\(error)"]) }
         case .refusedKey(let address): router.deny("", .hello, "a key that is not in clients.json, from \(address)", now)
+        case .denied(let name, let request, let what): router.deny(name, request, what, now)
         case .stop: stopping = true
         }
     }
@@ -221,7 +222,7 @@ final class BrokerThread {
             case .parked(_, _, let done): done(nil)
             case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
-            case .refusedKey, .trimmed, .stop: break
+            case .refusedKey, .denied, .trimmed, .stop: break
             }
         }
         router.sayGoodbye(now)

@@ -16,6 +16,8 @@ enum Order: Sendable {
     case trimmed((any Error)?)
     /// Somebody at this address has a key that is not in the key file.
     case refusedKey(String)
+    /// A request over HTTP asked for what its token may not.
+    case denied(name: String, request: String, what: String)
     case stop
 }
 
@@ -53,7 +55,7 @@ final class Inbox: Sendable {
         let (taken, wake) = state.withLock { state -> (Bool, Bool) in
             guard !state.closed else { return (false, false) }
             switch order {
-            case .publish, .call, .consumers, .parked, .unpark, .refusedKey:
+            case .publish, .call, .consumers, .parked, .unpark, .refusedKey, .denied:
                 guard state.queue.count < Self.limit else { return (false, false) }
             case .flushed, .saved, .trimmed, .stop: break
             }

@@ -1,26 +1,17 @@
 import CZeroMQ
 import Contracts
 import Foundation
+import Kit
 import Wire
 
 /// The bus's clients as HOME/keys/clients.json has them: which key belongs to which name, and what it may do. Read again when the
 /// file changes, so that a key made by `slipway key create` works at once.
 final class KeyTable: Sendable {
-    /// One client, as the key file has it.
-    struct Client: Sendable, Hashable {
-        var name: String
-        /// Z85, 40 characters.
-        var publicKey: String
-        var publish: [String]
-        var subscribe: [String]
-        var call: [String]
-        var serve: [String]
-    }
-
     private struct State: Sendable {
         var stamp: Stamp?
         var users: [Data: UserID] = [:]
         var rights: [String: Rights] = [:]
+        var names = Names()
         var complaints: [String] = []
         /// The file as it was when it could not be read.
         var unreadable: Stamp?
@@ -33,16 +24,18 @@ final class KeyTable: Sendable {
 
     private let state = Locked(State())
     private let path: String
-    private let load: @Sendable () throws -> [Client]
+    private let load: @Sendable () throws -> [ClientKey]
 
     /// `path` is only looked at for changes; `load` reads it. Throws when the first reading fails.
-    init(path: String, load: @escaping @Sendable () throws -> [Client]) throws {
+    init(path: String, load: @escaping @Sendable () throws -> [ClientKey]) throws {
         self.path = path
         self.load = load
         try read(stamp())
     }
 
     var rights: [String: Rights] { state.withLock(\.rights) }
+    /// Those who have a key, and the suite's components.
+    var names: Names { state.withLock(\.names) }
 
     /// Whom a public key (32 bytes) stands for.
     func user(of key: Data) -> UserID? {
@@ -80,20 +73,25 @@ final class KeyTable: Sendable {
         var users: [Data: UserID] = [:]
         var rights: [String: Rights] = [:]
         var complaints: [String] = []
-        for client in try load() {
+        let clients = try load()
+        let names = Names(clients.map(\.name) + Component.allCases.map(\.rawValue))
+        for client in clients {
             var key = [UInt8](repeating: 0, count: 32)
             guard client.publicKey.utf8.count == 40, zmq_z85_decode(&key, client.publicKey) != nil else {
                 complaints.append("'\(client.name)' has no Z85 key of 40 characters")
                 continue
             }
             var (parsed, unreadable) = Rights.parse(
-                publish: client.publish, subscribe: client.subscribe, call: client.call, serve: client.serve)
+                publish: client.publish, subscribe: client.subscribe, call: client.call, serve: client.serve, subjects: client.subject,
+                consumers: client.consumers, ephemeralOnly: client.ephemeral_only ?? false, replicate: client.replicate ?? false)
             complaints.append(contentsOf: unreadable.map { "'\(client.name)': \(Problem.quote($0)) is no pattern and allows nothing" })
             parsed.key = client.publicKey
+            parsed.name = client.name
+            parsed.names = names
             users[Data(key)] = UserID(name: client.name, key: client.publicKey)
             rights[client.name] = parsed
         }
-        state.withLock { $0 = State(stamp: stamp, users: users, rights: rights, complaints: $0.complaints + complaints) }
+        state.withLock { $0 = State(stamp: stamp, users: users, rights: rights, names: names, complaints: $0.complaints + complaints) }
     }
 
     private func stamp() -> Stamp? {

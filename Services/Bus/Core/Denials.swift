@@ -5,7 +5,7 @@ import Wire
 struct Denials: Sendable {
     private struct What: Hashable {
         var user: String
-        var command: Command
+        var command: String
         var what: String
     }
     static let interval: Int64 = 60_000
@@ -15,7 +15,7 @@ struct Denials: Sendable {
     private var told: [What: Int64] = [:]
 
     /// Whether this one is to be told now.
-    mutating func isNew(_ user: String, _ command: Command, _ what: String, _ now: Int64) -> Bool {
+    mutating func isNew(_ user: String, _ command: String, _ what: String, _ now: Int64) -> Bool {
         let key = What(user: user, command: command, what: what)
         if told[key] != nil || told.count >= Self.most { return false }
         told[key] = now
@@ -29,12 +29,15 @@ struct Denials: Sendable {
 }
 
 extension Router {
-    /// Notes a refusal for the operator: a line, and an event. At most once a minute for the same key and thing.
-    mutating func deny(_ user: String, _ command: Command, _ what: String, _ now: Int64) {
+    mutating func deny(_ user: String, _ command: Command, _ what: String, _ now: Int64) { deny(user, command.name, what, now) }
+
+    /// Notes a refusal for the operator: a line, and an event. At most once a minute for the same key and thing. `command` is EB/1's,
+    /// or the method and path of a request over HTTP.
+    mutating func deny(_ user: String, _ command: String, _ what: String, _ now: Int64) {
         let what = String(what.prefix(200))
         guard denials.isNew(user, command, what, now) else { return }
         let name = user.isEmpty ? "unknown" : user
-        effects.append(.note(.notice, "'\(name)' was refused: \(command.name) \(Problem.quote(what))"))
-        announce(BusDenied(key: name, command: command.name, what: what))
+        effects.append(.note(.notice, "'\(name)' was refused: \(command) \(Problem.quote(what))"))
+        announce(BusDenied(key: name, command: command, what: what))
     }
 }

@@ -53,6 +53,8 @@ struct Router: Sendable {
     var leaving: [String: (at: Int64, reason: String)] = [:]
     /// Clients whose joining has been published, with their version.
     var joined: Set<String> = []
+    /// When a client without a session was last heard.
+    var seen: [String: Int64] = [:]
     var denials = Denials()
     var lag = LagWatch()
     var lagAt = Int64.min / 2

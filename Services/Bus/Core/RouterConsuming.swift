@@ -21,6 +21,11 @@ extension Router {
             deny(session.user, .subscribe, refused.text, now)
             return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not subscribe to '\(refused.text)'", now)
         }
+        guard body.consumer.isEmpty || allowed.mayUse(consumer: body.consumer) else {
+            deny(session.user, .subscribe, "consumer \(body.consumer)", now)
+            return refuse(
+                peer, frame, 403, "forbidden", "'\(session.user)' may not use the consumer \(Problem.quote(body.consumer))", now)
+        }
         guard session.subscriptions.count < settings.subscriptionsPerSession || session.subscriptions.contains(frame.handle) else {
             return refuse(peer, frame, 429, "too_many", "at most \(settings.subscriptionsPerSession) subscriptions a session", now)
         }
@@ -364,9 +369,12 @@ extension Router {
             guard Self.shape(publication.topic, publication.id, publication.payload.count) == nil else {
                 return refuse(peer, frame, 422, "invalid", "EMIT: a topic, an id or a payload breaks its limits", now)
             }
-            guard allowed.mayPublish(publication.topic) else {
-                deny(session.user, .emit, publication.topic, now)
-                return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not publish '\(publication.topic)'", now)
+            guard allowed.mayPublish(publication.topic),
+                !allowed.readsPayloads || publication.payload.withUnsafeBytes({ allowed.maySay($0) })
+            else {
+                let what = publication.payload.withUnsafeBytes { allowed.refusal(publication.topic, $0) }
+                deny(session.user, .emit, what, now)
+                return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not publish \(Problem.quote(what))", now)
             }
         }
         for (key, subscription) in subscriptions where subscription.consumer == nil {

@@ -66,7 +66,9 @@ extension Router {
                 if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
             case .refuse(let status):
                 acknowledgement.exceptions.append((number, status))
-                if status == 403 { deny(session.user, .publish, String(decoding: event.topic, as: UTF8.self), now) }
+                if status == 403 {
+                    deny(session.user, .publish, allowed.refusal(String(decoding: event.topic, as: UTF8.self), event.payload), now)
+                }
                 if status == 429 { session.refusedFrom = number }
             }
             number += 1
@@ -95,7 +97,7 @@ extension Router {
                 session.mayPublish[topic] = answer
                 return answer
             }()
-        guard mayPublish else { return .refuse(403) }
+        guard mayPublish, !allowed.readsPayloads || allowed.maySay(event.payload) else { return .refuse(403) }
         if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(RecentIDs.Key(producer, event.id)) }
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return .refuse(429) }
         let key = RecentIDs.Key(producer, event.id)

@@ -8,6 +8,7 @@ extension Router {
     mutating func ownAnswer(_ call: Call, _ now: Int64) throws -> Data {
         switch call.method {
         case "bus.consumers": return try Coding.encode(consumers())
+        case "bus.permissions": return try Coding.encode(permissions(call, now))
         case "bus.lookup": return try lookup(call)
         case "bus.parked.list":
             let asked = try Coding.decode(ParkedQuery.self, from: call.payload)
@@ -23,7 +24,7 @@ extension Router {
         default:
             throw Problem(
                 .notFound, "the bus does not answer \(Problem.quote(call.method))",
-                hint: "known: bus.consumers, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop")
+                hint: "known: bus.consumers, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop, bus.permissions")
         }
     }
 
@@ -40,6 +41,25 @@ extension Router {
             throw Problem(.forbidden, "'\(call.name)' may look after its own consumers only")
         }
         return call.name
+    }
+
+    /// What each key may do, by name; a key other than `api`'s is told of itself alone.
+    private func permissions(_ call: Call, _ now: Int64) -> [Permission] {
+        let isForAll = call.name == "api" || call.name == "bus"
+        let wall = (try? EventID(makeID())).flatMap { Self.time(of: $0) }
+        return rights.values.filter { isForAll || $0.name == call.name }.sorted { $0.name < $1.name }.map { allowed in
+            let mine = sessions.values.filter { $0.user == allowed.name }
+            let heard = mine.map(\.heardAt).max() ?? seen[allowed.name]
+            var permission = Permission(
+                name: allowed.name, publish: allowed.publish.map(\.text), subscribe: allowed.subscribe.map(\.text),
+                call: allowed.call.map(\.text), serve: allowed.serve.map(\.text), sessions: mine.count)
+            permission.subject = allowed.subjects?.map(\.text)
+            permission.consumers = allowed.consumers?.sorted()
+            permission.ephemeral_only = allowed.isEphemeralOnly ? true : nil
+            permission.replicate = allowed.mayReplicate ? true : nil
+            permission.seen = heard.flatMap { at in wall?.adding(seconds: -Double(now - at) / 1000) }
+            return permission
+        }
     }
 
     func parkedList(owner: String?, consumer: String?) -> [ParkedStatus] {
@@ -64,4 +84,20 @@ extension Router {
         }
         return try Coding.encode(Answer(seq: seq))
     }
+}
+
+/// A row of `bus.permissions` and `GET /v1/permissions`: what a key may do, spelled as in clients.json, and whether it is there.
+struct Permission: Codable, Hashable, Sendable {
+    var name: String
+    var publish: [String]
+    var subscribe: [String]
+    var call: [String]
+    var serve: [String]
+    var subject: [String]?
+    var consumers: [String]?
+    var ephemeral_only: Bool?
+    var replicate: Bool?
+    var sessions: Int
+    /// When it was last heard, since the bus started.
+    var seen: Timestamp?
 }

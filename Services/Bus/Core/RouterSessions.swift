@@ -47,6 +47,7 @@ extension Router {
         guard let session = sessions.removeValue(forKey: peer) else { return }
         for handle in session.subscriptions { drop(SubscriptionKey(peer: peer, handle: handle), orderly: orderly) }
         endCalls(of: peer, session, now)
+        seen[session.user] = session.heardAt
         effects.append(.note(.info, "\(session.user): session \(session.id) ended: \(reason)"))
         if !sessions.values.contains(where: { $0.user == session.user }) { leaving[session.user] = (now, reason) }
     }
@@ -58,6 +59,7 @@ extension Router {
     /// others what is no longer allowed.
     mutating func setRights(_ new: [String: Rights], now: Int64) {
         rights = new
+        seen = seen.filter { new[$0.key] != nil }
         for (peer, session) in sessions {
             guard let allowed = new[session.user], allowed.key == session.key else {
                 let why = new[session.user] == nil ? "key revoked" : "key replaced"
@@ -68,12 +70,12 @@ extension Router {
             sessions[peer]?.mayPublish = TopicVerdicts()
             for handle in session.subscriptions {
                 let key = SubscriptionKey(peer: peer, handle: handle)
-                guard let lost = subscriptions[key]?.filters.first(where: { !allowed.maySubscribe($0) }) else { continue }
+                guard let subscription = subscriptions[key], let lost = allowed.lost(subscription) else { continue }
                 drop(key)
-                deny(session.user, .subscribe, lost.text, now)
+                deny(session.user, .subscribe, lost, now)
                 refuse(
                     peer, Frame(.subscribe, handle: handle), 403, "forbidden",
-                    "'\(session.user)' may no longer subscribe to '\(lost.text)'", now)
+                    "'\(session.user)' may no longer subscribe to \(Problem.quote(lost))", now)
             }
             for (handle, service) in session.served where !allowed.mayServe(service) {
                 stopServing(peer, handle, now)

@@ -7,7 +7,9 @@ struct EventDraft: Sendable {
     let publication: PendingPublication
 
     /// `type`, `subject` and `data` are required; `id`, `source` and `time` are filled in. Throws `Problem` (422) that names the member.
-    init(_ json: JSON, by principal: Principal, host: HostName, now: Timestamp) throws {
+    ///
+    /// `names`: those who may not be claimed as the source.
+    init(_ json: JSON, by principal: Principal, host: HostName, names: Names, now: Timestamp) throws {
         guard case .object(var members) = json else { throw Problem(.invalid, "an event is a JSON object") }
         func text(_ name: String, required: Bool = false) throws -> String? {
             guard let value = members[name], value != .null else {
@@ -32,9 +34,10 @@ struct EventDraft: Sendable {
         // Components of the suite speak for themselves, in UUIDs; so does everybody whose events they must be able to read.
         _ = try EventID(id)
         let source = try text("source") ?? "http@\(host)"
-        if let name = source.split(separator: "@").first, Component(rawValue: String(name)) != nil, principal.name != "component:\(name)" {
+        let own = principal.name.hasPrefix("component:") ? String(principal.name.dropFirst("component:".count)) : ""
+        if names.isAnother(source, than: own) {
             throw Problem(
-                .forbidden, "'source' \(Problem.quote(source)) is a component of the suite, and this token is not its own",
+                .forbidden, "'source' \(Problem.quote(source)) is a component of the suite or has a key, and this token is not its own",
                 hint: "leave 'source' out")
         }
         guard (1...255).contains(source.utf8.count) else { throw Problem(.invalid, "'source': 1 to 255 bytes") }

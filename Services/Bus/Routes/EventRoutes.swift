@@ -33,14 +33,15 @@ struct EventRoutes: Sendable {
         guard principal.app == nil else {
             throw Problem(.forbidden, "'\(principal.name)' reaches one app only; publishing reaches all", hint: "use a token without --app")
         }
+        let names = keys.names
         let drafts = try items.enumerated().map { index, item in
             do {
-                return try EventDraft(item, by: principal, host: host, now: .now())
+                return try EventDraft(item, by: principal, host: host, names: names, now: .now())
             } catch let problem as Problem where isList {
                 throw Problem(problem.code, "event \(index + 1): \(problem.message)", hint: problem.hint)
             }
         }
-        for draft in drafts { try permit(draft.publication.topic, principal) }
+        for draft in drafts { try permit(draft.publication, principal) }
         let decisions = try await broker.publish(drafts.map(\.publication), producer: "http/\(principal.name)")
         var answers: [Published] = []
         for (draft, decision) in zip(drafts, decisions) {
@@ -62,10 +63,12 @@ struct EventRoutes: Sendable {
     }
 
     /// The same rules as on the wire: a component says what its key may, a person nothing that is the suite's to say.
-    private func permit(_ topic: String, _ principal: Principal) throws {
+    private func permit(_ publication: PendingPublication, _ principal: Principal) throws {
+        let topic = publication.topic
         if principal.name.hasPrefix("component:") {
             let name = String(principal.name.dropFirst("component:".count))
-            guard keys.rights[name]?.mayPublish(topic) == true else { throw Problem(.forbidden, "'\(name)' may not publish '\(topic)'") }
+            guard let rights = keys.rights[name], rights.mayPublish(topic), publication.payload.withUnsafeBytes({ rights.maySay($0) })
+            else { throw Problem(.forbidden, "'\(name)' may not publish '\(topic)'") }
         } else if let type = try? EventType(topic), type.isSuiteFact {
             throw Problem(
                 .forbidden, "'\(topic)' is for the suite alone to say",

@@ -7,7 +7,7 @@ import Kit
 struct Client: Sendable {
     enum Method: String { case get = "GET", post = "POST", delete = "DELETE" }
 
-    let base: String
+    var base: String
     let token: String
     /// Where the git component answers.
     let git: String

@@ -42,6 +42,31 @@ struct SuiteOptions: ParsableArguments {
             isLocal: true,
             home: config.home)
     }
+
+    /// The way to the bus itself, which also answers while the api is away. Throws `Problem` when this home is logged in to another
+    /// machine's suite.
+    func bus() throws -> Client {
+        let config = try config()
+        if let session = LoginFile.load(config.home) {
+            throw Problem(
+                .unsupported, "this home is logged in to \(session.url); a bus is looked after on its own machine",
+                hint: "run this there, or name a suite of this machine with --home")
+        }
+        var client = try client()
+        client.base = "http://\(config.reach):\(config.port(.bus))"
+        return client
+    }
+
+    /// The settings of a suite whose keys this user may read. Throws `Problem` otherwise.
+    func keys() throws -> SuiteConfig {
+        let config = try config()
+        guard access(config.home.keys, R_OK) == 0 else {
+            throw Problem(
+                .unavailable, "there is no suite in \(config.home.path) whose keys you may read",
+                hint: "slipway up; keys are made on the suite's own machine")
+        }
+        return config
+    }
 }
 
 /// `HOME/login.json`: the suite elsewhere that this home talks to. Mode 0600.
