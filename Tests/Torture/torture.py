@@ -862,6 +862,41 @@ def ordered_poison(world, policy):
     return got
 
 
+@scenario("bookkeeping", "4: the bookkeeping is lost or older than the log: events come again, none is lost", rounds=(3, 60))
+def lose_bookkeeping(o):
+    with World("bookkeeping", o.seed, settings=SMALL_SEGMENTS) as world:
+        bus, done = world.bus, collections.Counter()
+        mixed_load(world, rate=200)
+        bus.start()
+        copies = []
+        epoch = 0
+        for index in range(o.rounds):
+            world.wait_for_acks(150)
+            bus.kill()
+            path = os.path.join(bus.home, "bus", "state.sqlite")
+            kept = {end: open(path + end, "rb").read() for end in ("", "-wal", "-shm") if os.path.exists(path + end)}
+            act = ["gone", "older", "empty"][index] if index < 3 else world.random.choice(["gone", "older", "empty"])
+            for end in ("", "-wal", "-shm"):
+                if os.path.exists(path + end):
+                    os.unlink(path + end)
+            if act == "older" and copies:
+                for end, data in world.random.choice(copies).items():
+                    with open(path + end, "wb") as file:
+                        file.write(data)
+            elif act == "empty":
+                open(path, "wb").close()
+            copies = (copies + [kept])[-5:]
+            done[act] += 1
+            bus.start()
+            told = world.asker().wait_up()["epoch"]
+            if told <= epoch:
+                raise Failed("epoch %d after epoch %d" % (told, epoch))
+            epoch = told
+        world.settle()
+        report = world.judge()
+        return {"done": dict(done), **report.counts}
+
+
 @scenario("restored", "15: an older backup of the bus is restored: consumers beyond its end are told so", rounds=(1, 5))
 def restored_backup(o):
     with World("restored", o.seed) as world:
