@@ -938,7 +938,7 @@ def consumer_position(world, name):
     return value
 
 
-@scenario("keys", "16: no key, a wrong key, a forbidden topic, a forged producer, another's routing id", rounds=(1, 1))
+@scenario("keys", "16: no key, a wrong key, a revoked one, a forbidden topic, a forged producer, another's routing id", rounds=(1, 1))
 def wrong_keys(o):
     with World("keys", o.seed) as world:
         world.bus.start()
@@ -977,6 +977,10 @@ def wrong_keys(o):
         refused = {n: code for n, code, _ in EXCEPTION.iter_unpack(got[6])}
         if refused != {1: 403, 3: 403} or got[4] != 3:
             raise Failed("three events of which one is allowed: %s, a %d" % (refused, got[4]))
+        stolen = b'{"specversion":"1.0","id":"x","source":"p0","type":"t.mine","data":{}}'
+        got = answer(lambda: asker.link.send(PUB, a=4, b=1, body=pack([(b"t.mine", b"x4", stolen)])), [PUBACK])
+        if [code for _, code, _ in EXCEPTION.iter_unpack(got[6])] != [403]:
+            raise Failed("an event with another key's source: %s" % (got,))
         record = next(r for r in world.asker().read(1, filters=["t.mine"]))
         if record[5] != "limited":
             raise Failed("the producer of a forged event is %s" % record[5])
@@ -1024,6 +1028,28 @@ def wrong_keys(o):
             outcome["chosen routing id"] = "useless to another"
         for twin in twins:
             twin.close()
+        # A key that is revoked while it is connected, and one that is replaced.
+        for name, act in (("limited", "revoke"), ("other", "rotate")):
+            if name == "other":
+                victim = Asker(load_key(world.key("other")))
+                world.askers.append(victim)
+            else:
+                victim = asker
+            victim.wait_up()
+            sessions = victim.link.sessions
+            world.bus.slipway("key", act, name, *(["--out", world.path("rotated.json")] if act == "rotate" else []))
+            victim.until(lambda: victim.link.welcome is None, 20, "the end of the session of a key that was %sd" % act)
+            until = time.monotonic() + 1.2
+            while time.monotonic() < until:
+                victim.link.tick(time.monotonic())
+                victim.link.socket.poll(50)
+                victim.link.pump()
+            if victim.link.welcome is not None or victim.link.sessions != sessions:
+                raise Failed("a key that was %sd opens a session" % act)
+            outcome[act] = "ended"
+        fresh = Asker(dict(load_key(world.path("rotated.json"))))
+        world.askers.append(fresh)
+        fresh.wait_up()
         world.foreign = ["bus", "limited", "load"]
         world.settle()
         report = world.judge()
