@@ -49,7 +49,7 @@ public final class BusClient: Sendable {
         }
         guard first else { throw Problem(.conflict, "a bus client runs once") }
         let outbox = setup.withLock(\.outbox)
-        let (jobs, job) = AsyncStream.makeStream(of: Job.self)
+        let (jobs, job) = AsyncStream.makeStream(of: Errand.self)
         let ended = Answer<Void>()
         let (configuration, inbox, status, logger, pumpSignal) = (configuration, inbox, status, logger, pumpSignal)
         let thread = Thread {
@@ -177,15 +177,19 @@ public final class BusClient: Sendable {
 
     // MARK: queries
 
-    /// Asks one component. Throws the `Problem` that it answered with, `unavailable` when it or the bus cannot be reached,
-    /// `timeout` when it does not answer within `seconds`.
-    public func call<Q: Query>(_ query: Q, timeout seconds: Double) async throws -> Q.Reply {
-        let reply = try await call(Q.method, Coding.encode(query), timeout: seconds)
+    /// Asks one component; with `instance`, the one that runs there (a host's name). Throws the `Problem` that it answered with,
+    /// `unavailable` when it or the bus cannot be reached, `timeout` when it does not answer within `seconds`.
+    ///
+    /// A component that is not there for a moment is waited for, and asked again when it was lost: queries change nothing.
+    public func call<Q: Query>(_ query: Q, instance: String? = nil, timeout seconds: Double) async throws -> Q.Reply {
+        let reply = try await call(Q.method, instance: instance, Coding.encode(query), timeout: seconds)
         return try Coding.decode(Q.Reply.self, from: reply)
     }
 
-    /// As above, for a query that this program knows only by name.
-    public func call(_ method: String, _ body: Data, timeout seconds: Double) async throws -> Data {
+    /// As above, for a query that this program knows only by name (`service.method`).
+    public func call(_ method: String, instance: String? = nil, _ body: Data, timeout seconds: Double) async throws -> Data {
+        let service = method.prefix { $0 != "." }
+        let address = instance.map { "\(service)@\($0)\(method.dropFirst(service.count))" } ?? method
         guard body.count <= Limits.payload else {
             throw Problem(.tooLarge, "the query \(method) has \(body.count) bytes; \(Limits.payload) are allowed")
         }
@@ -196,7 +200,7 @@ public final class BusClient: Sendable {
         let answer = Answer<Data>()
         let deadline = Monotonic.now() + Int64(max(0.001, min(seconds, 3600)) * 1000)
         let request = OpenRequest(
-            number: number, method: method, key: UUID().uuidString.lowercased(), payload: body, deadline: deadline, answer: answer)
+            number: number, method: address, key: UUID().uuidString.lowercased(), payload: body, deadline: deadline, answer: answer)
         // The deadline is kept by the bus thread; before it runs, somebody else must.
         if !setup.withLock(\.started), await !connected(within: seconds) { throw awayProblem }
         guard inbox.post(.request(request)) else {
@@ -210,7 +214,8 @@ public final class BusClient: Sendable {
         }
     }
 
-    /// Answers queries for `service`, at most `concurrency` at a time, each in a task of its own.
+    /// Answers queries for `service`, at most `concurrency` at a time, each in a task of its own that is cancelled when nobody
+    /// waits for the answer any more. Queries change nothing, so the bus may have one answered elsewhere when this program is lost.
     public func serve(_ service: String, concurrency: Int, _ handler: @escaping QueryHandler) {
         let handle = nextHandle()
         handlers.withLock { $0[handle] = handler }

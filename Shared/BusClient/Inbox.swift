@@ -17,7 +17,7 @@ enum Instruction: Sendable {
     case request(OpenRequest)
     case cancel(number: UInt64)
     case serve(handle: UInt32, service: String, concurrency: Int)
-    case reply(number: UInt64, session: UInt64, status: UInt16, payload: Data)
+    case reply(Job.ID, status: UInt16, payload: Data)
     case stop
 }
 

@@ -34,8 +34,8 @@ extension Link {
         case .serve(let handle, let service, let concurrency):
             services[handle] = (service, concurrency)
             serve(handle, service, concurrency)
-        case .reply(let number, let session, let status, let payload):
-            if session == self.session { reply(number, status, payload) }
+        case .reply(let job, let status, let payload):
+            if job.session == session { reply(job.number, status, payload) }
         case .stop:
             stop()
         }
@@ -57,7 +57,8 @@ extension Link {
         case .call: called(frame)
         case .part: requests.part(frame)
         case .reply: requests.reply(frame, now: Monotonic.now())
-        // CANCEL from the bus: the caller is gone or out of time. The handler ends by its deadline, and its reply is dropped there.
+        // The caller is gone or out of time.
+        case .cancel: jobs.yield(.cancel(Job.ID(session: session, number: frame.a)))
         default: break
         }
     }
@@ -156,10 +157,12 @@ extension Link {
         let about = try? Coding.decode(CallBody.About.self, from: Data(body.about.utf8))
         let prefix = service.name + "."
         jobs.yield(
-            Job(
-                number: frame.a, session: session, handle: handle,
-                method: body.method.hasPrefix(prefix) ? body.method : prefix + body.method,
-                caller: about?.caller ?? "", payload: body.payload, deadline: Monotonic.now() + Int64(clamping: min(frame.b, 3_600_000))))
+            .begin(
+                Job(
+                    id: Job.ID(session: session, number: frame.a), handle: handle,
+                    method: body.method.hasPrefix(prefix) ? body.method : prefix + body.method,
+                    caller: about?.caller ?? "", payload: body.payload,
+                    deadline: Monotonic.now() + Int64(clamping: min(frame.b, 3_600_000)))))
     }
 
     /// REP, after PARTs when the payload is larger than a message may be.

@@ -22,7 +22,7 @@ final class Link {
     /// Name of the outbox, when there is one.
     let outbox: UUID?
     let pump: AsyncStream<PumpSignal>.Continuation
-    let jobs: AsyncStream<Job>.Continuation
+    let jobs: AsyncStream<Errand>.Continuation
     private let sockets: Sockets
 
     private(set) var phase = Phase.away
@@ -47,7 +47,7 @@ final class Link {
     /// Throws `Problem` when the configuration cannot be used.
     init(
         _ configuration: BusClientConfiguration, inbox: Inbox, status: Status, logger: Logger, outbox: UUID?,
-        pump: AsyncStream<PumpSignal>.Continuation, jobs: AsyncStream<Job>.Continuation
+        pump: AsyncStream<PumpSignal>.Continuation, jobs: AsyncStream<Errand>.Continuation
     ) throws {
         self.configuration = configuration
         self.inbox = inbox

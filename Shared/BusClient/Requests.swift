@@ -5,7 +5,7 @@ import Wire
 /// A query that waits for its reply.
 struct OpenRequest: Sendable {
     var number: UInt64
-    /// `service.method`.
+    /// `service.method`, or `service@instance.method`.
     var method: String
     /// The same in every repetition, so that a service can tell.
     var key: String
@@ -20,7 +20,7 @@ struct OpenRequest: Sendable {
 /// All queries change nothing, so one whose server or bus went away is asked again under the same key while there is time.
 struct Requests {
     static let largestReply = 64 << 20
-    /// How long a service that nobody serves is asked for again: about as long as a component takes to be back.
+    /// How long a service that nobody serves is waited for: about as long as a component takes to be back.
     static let patience: Int64 = 3000
 
     private struct Entry {
@@ -31,7 +31,7 @@ struct Requests {
         var attempts = 0
         /// When to ask again; nil: an answer is awaited.
         var retryAt: Int64?
-        /// Set with the first word that nobody serves it; the way back of a bus that was away does not count.
+        /// Set when the first server was lost; the way back of a bus that was away does not count.
         var giveUpAt: Int64?
         var refusal: Problem?
     }
@@ -54,7 +54,9 @@ struct Requests {
         entry.nextPart = 0
         entries[number] = entry
         let body = RequestBody(method: entry.request.method, key: entry.request.key, payload: entry.request.payload).encoded()
-        return Frame(.request, a: number, b: UInt64(max(1, entry.request.deadline - now)), body: body)
+        // The bus itself waits that long for somebody to serve.
+        let left = max(1, entry.request.deadline - now)
+        return Frame(.request, handle: UInt32(clamping: min(left, Self.patience)), a: number, b: UInt64(left), body: body)
     }
 
     /// In the order in which they were asked, all that wait for a session.
@@ -92,8 +94,8 @@ struct Requests {
 
     private mutating func refuse(_ number: UInt64, _ problem: Problem, status: UInt16, body: Data, now: Int64) {
         guard var entry = entries[number] else { return }
-        // A service's own 503 is an answer; only the bus's word that nobody serves, or that the server died, is worth a wait.
-        let mayRetry = (status == 502 || status == 503) && (try? JSONDecoder().decode(Problem.self, from: body)) == nil
+        // A service's own 502 is an answer; only the bus's word that the server died is worth another attempt.
+        let mayRetry = status == 502 && (try? JSONDecoder().decode(Problem.self, from: body)) == nil
         let pause = Int64(25 << min(entry.attempts, 4))
         let giveUpAt = entry.giveUpAt ?? min(entry.request.deadline, now + Self.patience)
         entry.giveUpAt = giveUpAt
@@ -143,6 +145,7 @@ struct Requests {
         let said = (try? JSONDecoder().decode(ErrorBody.self, from: body))?.message
         let service = method.split(separator: ".").first.map(String.init) ?? method
         switch status {
+        case 409: return Problem(.conflict, said ?? "the query \(method) was asked again under the same key")
         case 403: return Problem(.forbidden, said ?? "this key may not call \(method)")
         case 404: return Problem(.notFound, said ?? "\(service) does not know \(method)")
         case 413: return Problem(.tooLarge, said ?? "the query \(method) is too large")

@@ -32,8 +32,11 @@ public struct QueryRoutes: Sendable {
 
 /// A call that the bus handed to this client.
 struct Job: Sendable {
-    var number: UInt64
-    var session: UInt64
+    struct ID: Hashable, Sendable {
+        var session: UInt64
+        var number: UInt64
+    }
+    var id: ID
     var handle: UInt32
     var method: String
     var caller: String
@@ -42,36 +45,61 @@ struct Job: Sendable {
     var deadline: Int64
 }
 
-/// Runs handlers in tasks of their own, each until its deadline at most, and sends what they say.
+/// What the bus thread tells the workshop.
+enum Errand: Sendable {
+    case begin(Job)
+    /// Nobody waits for the reply any more.
+    case cancel(Job.ID)
+}
+
+/// Runs handlers in tasks of their own, each until its deadline or its caller's goodbye at most, and sends what they say.
 struct Workshop: Sendable {
     let handlers: Locked<[UInt32: QueryHandler]>
     let inbox: Inbox
 
-    func run(_ jobs: AsyncStream<Job>) async {
+    func run(_ errands: AsyncStream<Errand>) async {
+        // Resolved when the job is to end early.
+        let under = Locked<[Job.ID: Answer<Void>]>([:])
         await withDiscardingTaskGroup { group in
-            for await job in jobs { group.addTask { await perform(job) } }
+            for await errand in errands {
+                switch errand {
+                case .begin(let job):
+                    let canceled = Answer<Void>()
+                    under.withLock { $0[job.id] = canceled }
+                    group.addTask {
+                        await perform(job, canceled)
+                        under.withLock { $0[job.id] = nil }
+                    }
+                case .cancel(let id): under.withLock { $0[id] }?.resolve(.success(()))
+                }
+            }
             group.cancelAll()
         }
     }
 
-    private func perform(_ job: Job) async {
+    private func perform(_ job: Job, _ canceled: Answer<Void>) async {
         guard let handler = handlers.withLock({ $0[job.handle] }) else { return }
-        let result = await withTaskGroup(of: Result<Data, Problem>.self) { group in
+        let result = await withTaskGroup(of: Result<Data, Problem>?.self) { group in
             group.addTask { await Self.outcome { try await handler(job.method, job.payload, job.caller) } }
             group.addTask {
                 try? await Task.sleep(for: .milliseconds(max(1, job.deadline - Monotonic.now())))
                 return .failure(Problem(.timeout, "\(job.method) was not answered in the time that the caller gave"))
             }
-            let first = await group.next()
+            group.addTask {
+                try? await canceled.value(cancelled: Problem(.failed, "answered"))
+                return nil
+            }
+            let first = await group.next() ?? nil
             group.cancelAll()
-            return first ?? .failure(Problem(.failed, "\(job.method) was canceled"))
+            return first
         }
         switch result {
-        case .success(let payload):
-            inbox.post(.reply(number: job.number, session: job.session, status: 200, payload: payload))
-        case .failure(let problem):
+        case .success(let payload)?:
+            inbox.post(.reply(job.id, status: 200, payload: payload))
+        case .failure(let problem)?:
             let body = (try? Coding.encode(problem)) ?? Data()
-            inbox.post(.reply(number: job.number, session: job.session, status: UInt16(problem.status), payload: body))
+            inbox.post(.reply(job.id, status: UInt16(problem.status), payload: body))
+        case nil: break
         }
     }
 

@@ -66,6 +66,8 @@ public enum Limits {
     /// What the bus packs into one EVENTS message at most, one larger record excepted.
     public static let packedEvents = 128
     public static let packedBytes = 1 << 18
+    /// Bytes of a reply, all its parts together.
+    public static let reply = 64 << 20
     public static let topic = 200
     public static let id = 255
 }

@@ -281,7 +281,7 @@ struct Double2: Query {
         try await withClient(bus.configuration()) { client in
             client.serve("calc", QueryRoutes().on(Double2.self) { query, _ in .init(value: query.value * 2) })
             #expect(await client.connected(within: 5))
-            bus.state.withLock { $0.requestStatuses = [502, 503, 0] }
+            bus.state.withLock { $0.requestStatuses = [502, 502, 0] }
             async let reply = client.call(Double2(value: 4), timeout: 10)
             try await eventually("three attempts") { bus.heard(.request).count >= 3 }
             bus.stop()

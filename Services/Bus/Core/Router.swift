@@ -20,7 +20,10 @@ struct Router: Sendable {
         var creditBytes = 16 << 20
         var subscriptionsPerSession = 1000
         var filtersPerSubscription = 100
+        /// Calls that wait for a worker of one service.
         var waitingCalls = 1000
+        /// Bytes of payloads that open calls may hold together.
+        var callBytes = 64 << 20
         var lag = LagWatch.Limits()
         var retention = Retention()
         /// Events of a group that are delivered and not settled; beyond that only redeliveries go out.
@@ -92,8 +95,12 @@ struct Router: Sendable {
     var calls: [UInt64: Call] = [:]
     var callCount: UInt64 = 0
     var callsByCaller: [Caller: UInt64] = [:]
-    var workers: [String: [Worker]] = [:]
-    var waiting: [String: [UInt64]] = [:]
+    var callsByKey: [CallKey: UInt64] = [:]
+    /// By the name of the service.
+    var pools: [String: Pool] = [:]
+    var callTimes = CallTimes()
+    /// What the payloads of open calls take.
+    var callBytes = 0
 
     init(
         settings: Settings, log: any LogView, last: UInt64, hash: Data, outboxes: [OutboxKey: UInt64] = [:],

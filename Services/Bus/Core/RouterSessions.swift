@@ -77,7 +77,7 @@ extension Router {
                     peer, Frame(.subscribe, handle: handle), 403, "forbidden",
                     "'\(session.user)' may no longer subscribe to \(Problem.quote(lost))", now)
             }
-            for (handle, service) in session.served where !allowed.mayServe(service) {
+            for (handle, service) in session.served where Address(service).map({ allowed.mayServe($0.service) }) != true {
                 stopServing(peer, handle, now)
                 deny(session.user, .serve, service, now)
                 refuse(

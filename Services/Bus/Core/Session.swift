@@ -31,7 +31,7 @@ struct Session: Sendable {
     var subscriptions: Set<UInt32> = []
     /// Handles of subscriptions that were ended with BYE 410; a late ACK is told so again.
     var fenced: Set<UInt32> = []
-    /// Handles of served names, with the name.
+    /// Handles of served names, with the name (`git`, or `git@host2` for one instance alone).
     var served: [UInt32: String] = [:]
 }
 
