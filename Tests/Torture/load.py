@@ -23,7 +23,7 @@ import uuid
 
 import zmq
 
-from eb1 import (ACK, ACKED, ACKX, BYE, CALL, CREDIT, ENTRY, ERR, EVENTS, EXCEPTION, LOST, PART, PUB, PUBACK, REFUSED, REP, REQ, SERVE,
+from eb1 import (ACK, ACKED, ACKX, BYE, CALL, CREDIT, ENTRY, ERR, EVENTS, EXCEPTION, LOST, PART, PING, PUB, PUBACK, REFUSED, REP, REQ, SERVE,
                  SUB, SUBOK, TEMPORARY, TERMINATED, VERDICT, IN_PROGRESS, Damaged, Link, load_key, records)
 
 
@@ -594,6 +594,7 @@ class Caller(Role):
         super().__init__(config, context, seed)
         self.rate, self.began, self.made = config.get("rate", 50), time.monotonic(), 0
         self.open = {}  # number → [key, payload, deadline, parts]
+        self.probe, self.probed = None, []  # `a` of a PING, and the calls that were overdue when it was sent
         self.next_number = 1
         self.stopping = False
         self.outcomes = collections.Counter()
@@ -607,7 +608,7 @@ class Caller(Role):
         return self.link.send(REQ, a=number, b=2000, body=body)
 
     def on_up(self, welcome):
-        before, self.open = self.open, {}
+        before, self.open, self.probe = self.open, {}, None
         for key, payload, _, _ in before.values():
             self.ask(key, payload)
 
@@ -619,11 +620,18 @@ class Caller(Role):
                 payload = os.urandom(self.random.choice([0, 10, 300, 20000]))
                 if not self.ask("%s.%d.%s" % (self.name, self.made, os.urandom(4).hex()), payload):
                     break
-            for number, call in list(self.open.items()):
-                if now > call[2] and self.link.heard > call[2]:
-                    # The bus enforces deadlines: no answer for a second longer, from a bus that is heard, is a fault.
-                    self.fault("call %d got no answer, not even 504" % number)
-                    del self.open[number]
+            late = [number for number, call in self.open.items() if now > call[2]]
+            if late and self.probe is None:
+                # The bus enforces deadlines. PONG comes after all that was said before it, so it proves that there is no answer.
+                self.probe = (1 << 40) + self.next_number
+                self.probed = late
+                if not self.link.send(PING, a=self.probe):
+                    self.probe = None
+            elif self.probe is not None and self.link.pong == self.probe:
+                for number in self.probed:
+                    if self.open.pop(number, None):
+                        self.fault("call %d got no answer, not even 504" % number)
+                self.probe = None
         if self.stopping and not self.open and not self.done:
             self.done = True
             say(e="drained", name=self.name, made=self.made)
