@@ -310,16 +310,16 @@ class World:
         self.random = random.Random("%s:%s" % (name, seed))
         self.folder = tempfile.mkdtemp(prefix="slipway-torture-%s-" % name)
         os.chmod(self.folder, 0o711)
-        try:
-            self.bus = Bus(self.folder, free_base(random.Random()), settings, preload, environment)
-        except BaseException:
-            shutil.rmtree(self.folder)
-            raise
         self.loads, self.groups, self.notes = [], [], []
         self.keys, self.askers = {}, []
         self.foreign = ["bus"]
         self.extra = {}
-        self.read_key = self.key("reader", publish=(), serve=())
+        try:
+            self.bus = Bus(self.folder, free_base(random.Random()), settings, preload, environment)
+            self.read_key = self.key("reader", publish=(), serve=())
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
 
     def __enter__(self):
         return self
