@@ -71,26 +71,33 @@ class Cases:
         bus = self.filled()
         return self.yard.measure(bus, bus.load("replay", n=MILLION - 5000, **{"from": -MILLION}), MILLION - 5000)
 
-    def bus_w1_beside_a_replay(self, _kind):
+    def bus_beside_a_replay(self, _kind):
         return self.beside("replay", seconds=60, n=MILLION * 100)
 
-    def bus_w1_beside_a_stopped_consumer(self, _kind):
+    def bus_beside_a_stopped_consumer(self, _kind):
         return self.beside("hold", seconds=60, subs=1, credit_msgs=10)
 
     def beside(self, mode, **options):
+        """How many times longer a live event takes from end to end than before and after."""
+        def live():
+            return self.bus_w1("curve")["e2e_p50"]
+
         bus = self.filled()
+        before = live()
         other = subprocess.Popen(bus.load(mode, **{"from": -MILLION}, **options), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
+            bus.wake()
             time.sleep(0.5)
-            result = self.bus_w1("curve")
+            during = live()
             bus.wake()
             if other.poll() is not None:
                 raise Failed(f"what should disturb ended with status {other.returncode}")
-            return result
         finally:
             other.kill()
             other.wait()
             bus.sleep()
+        alone = (before + live()) / 2
+        return {"alone": alone, "during": during, "times": during / alone}
 
     def bus_planned_restart(self, _kind):
         return self.restart(signal.SIGTERM)
@@ -226,8 +233,11 @@ def measure(arguments, work):
     wanted = {name for row in ROWS if not arguments.only or row.number.rstrip("abc") in arguments.only for name in row.cases()}
     if not arguments.only:
         wanted |= BESIDE
-    # As they stand in Cases, so that what is compared lies close together; ours before and after.
-    order = [name for attribute in vars(Cases) for name in sorted(wanted) if name.split(":")[-1] == attribute.replace("_", " ")]
+    # What is compared lies close together.
+    groups = (("w1024",), ("w1", "w8", "fdatasync"), ("x8",), ("call", "request"), ("",))
+    known = [attribute.replace("_", " ") for attribute in vars(Cases)]
+    order = sorted((name for name in wanted if name.split(":")[-1] in known), key=lambda name: (
+        next(index for index, words in enumerate(groups) if any(word in name for word in words)), known.index(name.split(":")[-1]), name))
     if len(order) != len(wanted):
         raise SystemExit(f"bus: rows want what is not there: {wanted - set(order)}")
     yard = Yard(work, arguments.peers, arguments.bin, arguments.plain_bus)

@@ -42,7 +42,7 @@ class Note:
         return set()
 
 
-RATE, P50, E2E, DELIVERED = "thr", "p50", "e2e_p50", "deliv"
+RATE, P50, DELIVERED = "thr", "p50", "deliv"
 CURVE = ("curve",)
 
 ROWS = [
@@ -67,9 +67,9 @@ ROWS = [
     Row("12b", "CURVE / plain, ack p50 at w1", "1.0", 1.3, 1.15, ("curve:bus w1", P50), ("plain:bus w1", P50), more=False, kinds=CURVE),
     Row("13", "replay of 1 M events to one consumer / live delivery rate", "not built", 1, 2, ("bus replay", DELIVERED), ("bus w1024", DELIVERED), kinds=CURVE),
     Row("14a", "live end-to-end p50 of others while one consumer replays / undisturbed", "not built", 2, 1.3,
-        ("bus w1 beside a replay", E2E), ("bus w1", E2E), more=False, kinds=CURVE),
+        ("bus beside a replay", "times"), more=False, kinds=CURVE),
     Row("14b", "the same while one is stopped with 1 M behind / undisturbed", "not built", 1.2, 1.05,
-        ("bus w1 beside a stopped consumer", E2E), ("bus w1", E2E), more=False, kinds=CURVE),
+        ("bus beside a stopped consumer", "times"), more=False, kinds=CURVE),
     Row("15a", "publisher pause: planned restart", "–", 500, 150, ("bus planned restart", "pause"), more=False, unit=" ms", kinds=CURVE),
     Row("15b", "publisher pause: kill -9 with supervisor", "–", 2000, 500, ("bus killed", "pause"), more=False, unit=" ms", kinds=CURVE),
     Row("16", "start with a 10 GiB log (mark present), after kill -9", "–", 1, 0.3, ("bus start", "after_kill"), more=False, unit=" s", kinds=CURVE),
