@@ -170,13 +170,13 @@ PAGE = """# Benchmarks of the bus
 **Machine**: {machine}. {versions}.
 
 **Method**: {rounds} rounds; each measures everything once, one after the other, so that what is compared lies close together. A ratio is taken inside a
-round. The table shows the median of the rounds (least–greatest; ratio of the best runs). A row counts as reached when the median and the best
-agree. 256 bytes of payload (ours: a CloudEvent), one publisher, one subscriber unless said otherwise, everything on one machine over loopback, every server
+round. The table shows the median of the rounds (least–greatest; ratio of the best runs). A target counts as reached when both the median and the best
+reach it. 256 bytes of payload (ours: a CloudEvent), one publisher, one subscriber unless said otherwise, everything on one machine over loopback, every server
 with its data on the same disk and asleep (SIGSTOP) while another one is measured. Our bus: release build, with everything on that it has (permissions, dedupe, credit,
 cursors, hash chain), listening sockets inherited, driven by `Tests/Benchmarks/ebload.c`. Subscribers check every record's CRC and that ranges have no gap. *In the clear*
 is the same bus without CURVE, a program that exists for this measurement and is not shipped; the peers are always in the clear. w1024: 1024 events
 unacknowledged; w1: one. x8: eight subscribers. JetStream *default* acknowledges what is in the page cache; *synchronous* is its store in a directory where each write reaches the device (`chattr +S`),
-as its version in Debian has no such setting. The prototype's column is from the design, measured earlier; rows 5 measures it anew beside us.
+as its version in Debian has no such setting. The prototype's column is from the design, measured earlier; row 5 measures it anew beside us.
 
 ## Targets and what was measured
 
