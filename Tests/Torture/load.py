@@ -86,7 +86,7 @@ class Publisher(Role):
     """mode: `outbox` (numbers of its own, exact for ever) or `ids` (the bus remembers ids for a while).
 
     rate (events a second, 0: as the window allows), count (0: until `stop`), window, pack, size or sizes (bytes of filling), topics,
-    times (each PUB is sent so often), drop_acks (chance that a PUBACK is ignored), rehello (chance a second of a new session).
+    times (each PUB is sent so often), again (chance that what is under way is sent once more), drop_acks (chance that a PUBACK is ignored), rehello (chance a second of a new session).
     """
 
     def __init__(self, config, context, seed):
@@ -102,6 +102,7 @@ class Publisher(Role):
         self.rate, self.limit = config.get("rate", 0), config.get("count", 0)
         self.window, self.pack = config.get("window", 256), config.get("pack", 16)
         self.times, self.drop_acks, self.rehello = config.get("times", 1), config.get("drop_acks", 0.0), config.get("rehello", 0.0)
+        self.again = config.get("again", 0.0)
         self.topics = config.get("topics", ["t." + self.name])
         self.sizes = config.get("sizes", [config.get("size", 200)])
         self.pending = collections.deque()  # (n, id, topic), not decided, in order; the first `sent` of them are under way
@@ -191,21 +192,32 @@ class Publisher(Role):
                 if room < 0:
                     rows = rows[:max(1, index)]
                     break
-            t = time.monotonic_ns()
-            body = bytearray()
-            for n, name, topic in rows:
-                payload = ('{"t":%d,"specversion":"1.0","id":"%s","source":"torture","type":"%s","subject":"torture","data":{"n":%d,"x":"%s"}}'
-                           % (t, name, topic, n, "x" * self.sizes[n % len(self.sizes)])).encode()
-                topic, name = topic.encode(), name.encode()
-                body += ENTRY.pack(len(topic), len(name), len(payload)) + topic + name + payload
+            body = self.encode(rows)
             for _ in range(self.times):
-                if not self.link.send(PUB, flags=1 if self.resume else 0, a=self.number(self.sent), b=len(rows), body=bytes(body)):
+                if not self.link.send(PUB, flags=1 if self.resume else 0, a=self.number(self.sent), b=len(rows), body=body):
                     return
                 self.resume = False
             if self.sent == 0 and not self.acked_at:
                 self.acked_at = time.monotonic()
             self.sent += len(rows)
             self.crash()
+            if self.again and self.random.random() < self.again:
+                # Some that are under way already, in the midst of the others: b of PUBACK must be the number of a all the same.
+                count = self.random.randint(1, min(self.sent, self.pack))
+                early = [self.pending[k] for k in range(count)]
+                if not self.exact or early[-1][0] == early[0][0] + count - 1:
+                    self.link.send(PUB, a=self.number(0), b=count, body=self.encode(early))
+
+    def encode(self, rows):
+        """The body of a PUB."""
+        t = time.monotonic_ns()
+        body = bytearray()
+        for n, name, topic in rows:
+            payload = ('{"t":%d,"specversion":"1.0","id":"%s","source":"torture","type":"%s","subject":"torture","data":{"n":%d,"x":"%s"}}'
+                       % (t, name, topic, n, "x" * self.sizes[n % len(self.sizes)])).encode()
+            topic, name = topic.encode(), name.encode()
+            body += ENTRY.pack(len(topic), len(name), len(payload)) + topic + name + payload
+        return bytes(body)
 
     def on_message(self, command, flags, status, handle, a, b, body):
         if command == ERR:
@@ -650,6 +662,11 @@ class Caller(Role):
                 if not right:
                     self.fault("call %s got a wrong reply: %d bytes instead of %d" % (call[0], len(whole), len(call[1])))
             self.db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?)", (call[0], status, right))
+        elif command == ERR and (status, b) == (409, REQ) and call:
+            # Asked again in a new session, while part of the reply had gone to the one before.
+            del self.open[a]
+            self.outcomes[status] += 1
+            self.db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, 1)", (call[0], status))
         elif command == ERR:
             self.fault("ERR %d for command %#x: %s" % (status, b, body[:300]))
 
