@@ -109,7 +109,7 @@ class Cases:
         """The longest time between two acknowledgements, around a restart by a supervisor that acts at once."""
         bus = self.yard.server("curve")
         bus.wake()
-        client = subprocess.Popen(bus.load("pause", seconds=6), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        client = subprocess.Popen(bus.load("pause", seconds=4), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         try:
             time.sleep(1.5)
             began = time.monotonic()

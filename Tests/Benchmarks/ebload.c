@@ -598,7 +598,8 @@ static void pauses(void) {
     // Of events: decided, sent in this session, decided when the session began.
     uint64_t acked = 0, sent = 0, base = 0, began = now_ns(), until = began + (uint64_t)seconds * SECOND, last_ack = began, longest = 0, asked = 0;
     int open = 1;
-    while (now_ns() < until) {
+    // Who is still away at the end is waited for, half a minute.
+    for (uint64_t t; (t = now_ns()) < until || (t - last_ack > SECOND / 2 && t < until + 30 * SECOND);) {
         for (; open && sent - acked < (uint64_t)win; sent++) {
             zmq_msg_t out;
             put_event(begin(&out, PUB, 0, 0, 0, sent - base + 1, 1, packed_size(1)), sent, now_ns());
