@@ -146,12 +146,15 @@ public final class BusClient: Sendable {
         for filter in request.filters {
             do { _ = try Filter(filter) } catch { throw Problem(.malformed, "\(error)", hint: "such as 'deploy.**'") }
         }
+        if case .group = request.mode, request.consumer.isEmpty {
+            throw Problem(.malformed, "a work queue needs a consumer's name, which its members share")
+        }
         guard !request.filters.isEmpty else { throw Problem(.malformed, "a subscription needs at least one filter") }
         let handle = nextHandle()
         let mailbox = Mailbox()
         let answered = Answer<Void>()
         let subscription = BusSubscription(
-            handle: handle, mailbox: mailbox, inbox: inbox, logger: logger, configuration: configuration)
+            handle: handle, isGroup: request.mode != .ordered, mailbox: mailbox, inbox: inbox, logger: logger, configuration: configuration)
         guard inbox.post(.subscribe(.init(handle: handle, request: request, mailbox: mailbox, answered: answered))) else {
             throw Problem(.unavailable, "this program is leaving the bus")
         }

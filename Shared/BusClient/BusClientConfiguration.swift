@@ -19,6 +19,8 @@ public struct BusClientConfiguration: Sendable {
     /// Events and bytes that the bus may send to one subscription before its consumer has taken them.
     public var creditMessages = 1024
     public var creditBytes = 4 << 20
+    /// A file in which the client keeps, over restarts of the program, how much of the log it has seen. Nil: only while it runs.
+    public var memoryFile: String?
 
     public init(endpoint: String, serverKey: String, publicKey: String, secretKey: String, clientName: String, version: String) {
         self.endpoint = endpoint

@@ -13,6 +13,7 @@ enum Instruction: Sendable {
     case subscribe(Consumer.Registration)
     case credit(handle: UInt32, epoch: UInt64, messages: Int, bytes: Int)
     case ack(handle: UInt32)
+    case settle(handle: UInt32, Verdict)
     case unsubscribe(handle: UInt32)
     case request(OpenRequest)
     case cancel(number: UInt64)

@@ -22,7 +22,15 @@ extension Link {
             send(Frame(.credit, handle: handle, a: UInt64(messages), b: UInt64(bytes)))
         case .ack(let handle):
             if let frame = consumers[handle]?.acknowledge() { send(frame) }
+        case .settle(let handle, let verdict):
+            guard consumers[handle] != nil else { return }
+            if consumers[handle]?.settle(verdict) == true {
+                unsettled.insert(handle)
+            } else {
+                tooLate(handle, "event \(verdict.seq) is not this session's any more")
+            }
         case .unsubscribe(let handle):
+            settleEvents()
             guard let consumer = consumers.removeValue(forKey: handle) else { return }
             consumer.registration.mailbox.finish(nil)
             send(Frame(.unsubscribe, handle: handle))
@@ -39,6 +47,20 @@ extension Link {
         case .stop:
             stop()
         }
+    }
+
+    /// Verdicts of one turn go together.
+    func settleEvents() {
+        for handle in unsettled {
+            while let frame = consumers[handle]?.settlement() { send(frame) }
+        }
+        unsettled = []
+    }
+
+    private func tooLate(_ handle: UInt32, _ why: String) {
+        guard consumers[handle]?.registration.mailbox.tooLate(1) == true else { return }
+        // Once a subscription; the number is there for whoever wants it.
+        logger.warning("a verdict came too late, and the work may be done twice", metadata: ["why": "\(why)"])
     }
 
     func deliver(_ command: Command, _ frame: Frame) {
@@ -75,6 +97,7 @@ extension Link {
         case .publish:
             // No PUBACK will come for it. Not at once again: what could not be read now will hardly be readable in a moment.
             startOver("the bus refuses a publication (\(frame.status)): \(message)", after: 1000)
+        case .ackEach where frame.status == 409: tooLate(frame.handle, message)
         case .unsubscribe: break
         default:
             // Once a session: a key that may not emit would otherwise fill the log with every line it says.
@@ -88,7 +111,7 @@ extension Link {
     func subscribe(_ handle: UInt32) {
         guard let welcome, phase == .open else { return }
         do {
-            if let frame = try consumers[handle]?.subscribe(configuration, welcome) { send(frame) }
+            if let frame = try consumers[handle]?.subscribe(configuration, welcome, memory) { send(frame) }
         } catch {
             end(handle, Problem(.failed, "a subscription cannot be written down: \(error)"))
         }
@@ -105,7 +128,9 @@ extension Link {
         guard let arrival = consumers[frame.handle]?.arrived(frame) else { return }
         switch arrival {
         case .nothing: break
-        case .batch(let batch): consumers[frame.handle]?.registration.mailbox.put(batch)
+        case .batch(let batch):
+            memory?.reached(batch.last)
+            consumers[frame.handle]?.registration.mailbox.put(batch)
         case .gap(let expected, let got):
             logger.error("the bus skipped events; asking again", metadata: ["expected": "\(expected)", "got": "\(got)"])
             send(Frame(.unsubscribe, handle: frame.handle))

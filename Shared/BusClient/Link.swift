@@ -29,9 +29,15 @@ final class Link {
     /// Counts sessions; what belongs to an earlier one is dropped.
     private(set) var session: UInt64 = 0
     private(set) var welcome: Welcome?
+    /// What was seen of the log, in this session and before; nil: nothing yet.
+    var memory: LogMemory?
+    private var savedMemory: LogMemory?
+    private var memoryAt = Int64.min / 2
     var consumers: [UInt32: Consumer] = [:]
     var services: [UInt32: (name: String, concurrency: Int)] = [:]
     var requests = Requests()
+    /// Work queues with verdicts to send.
+    var unsettled: Set<UInt32> = []
     /// Commands whose refusal has been logged in this session.
     var complaints: Set<UInt8> = []
     /// Encoded frames that the socket would not take at once.
@@ -57,6 +63,8 @@ final class Link {
         self.pump = pump
         self.jobs = jobs
         sockets = try Sockets(configuration)
+        memory = configuration.memoryFile.flatMap { LogMemory.load($0) }
+        savedMemory = memory
     }
 
     /// Until `stop` comes.
@@ -74,6 +82,7 @@ final class Link {
                 }
             }
             for instruction in inbox.takeAll() { obey(instruction) }
+            settleEvents()
             tick(Monotonic.now())
         }
         finish()
@@ -135,6 +144,41 @@ final class Link {
         }
         if phase != .open, now >= helloAt { sayHello(now) }
         for number in requests.due(now: now, unreachable: unreachable) { ask(number) }
+        if now - memoryAt >= 10_000 { saveMemory(now) }
+    }
+
+    private func saveMemory(_ now: Int64) {
+        memoryAt = now
+        guard let path = configuration.memoryFile, let memory, memory != savedMemory else { return }
+        do {
+            try memory.save(path)
+            savedMemory = memory
+        } catch {
+            // Told once in a while by being tried again; the component's own store complains of the same disk.
+            logger.debug("what was seen of the log cannot be written down", metadata: ["file": "\(path)", "error": "\(error)"])
+        }
+    }
+
+    /// Whether the bus's log extends what was seen; if not, the session ends, and is tried again after a while.
+    private func accepts(stream: String, epoch: UInt64, last: UInt64, hash: String?) -> Bool {
+        if let why = memory?.contradiction(stream: stream, epoch: epoch, last: last, hash: hash) {
+            refuseLog(LogMemory.problem(why, file: configuration.memoryFile))
+            return false
+        }
+        if memory == nil { memory = LogMemory(stream: stream, epoch: epoch, seq: last, hash: hash) }
+        memory?.saw(epoch: epoch, last: last, hash: hash)
+        return true
+    }
+
+    private func refuseLog(_ problem: Problem) {
+        // The bus need not keep a session that nobody uses.
+        if let body = try? Coding.encode(ByeBody(reason: problem.message)) {
+            _ = sockets.send(Frame(.bye, status: 200, body: body).encoded())
+        }
+        sessionLost(problem.message)
+        phase = .away
+        helloAt = Monotonic.now() + 5000
+        complain("\(problem)")
     }
 
     /// Why the bus cannot be asked, when it cannot.
@@ -214,6 +258,7 @@ final class Link {
             return complain("the bus's WELCOME cannot be read: \(error)")
         }
         guard body.proto == 1 else { return complain("the bus speaks version \(body.proto) of its protocol, this program only 1") }
+        guard accepts(stream: body.stream, epoch: frame.a, last: body.last, hash: body.hash) else { return }
         phase = .open
         session += 1
         complaints = []
@@ -240,12 +285,21 @@ final class Link {
         lastHeard = Monotonic.now()
         switch command {
         case .welcome: welcomed(frame)
-        case .ping: send(Frame(.pong, a: frame.a))
+        case .ping:
+            send(Frame(.pong, a: frame.a))
+            heartbeat(frame)
         case .pong: break
         case .bye: goodbye(frame)
         case .error: refused(frame)
         default: if phase == .open { deliver(command, frame) }
         }
+    }
+
+    /// PING of the bus says how far the log is, with its hash.
+    private func heartbeat(_ frame: Frame) {
+        guard phase == .open, let memory, frame.body.count == 32 else { return }
+        let hash = frame.body.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+        _ = accepts(stream: memory.stream, epoch: memory.epoch, last: frame.b, hash: hash)
     }
 
     private func goodbye(_ frame: Frame) {
@@ -276,9 +330,11 @@ final class Link {
     }
 
     private func finish() {
+        settleEvents()
         for handle in consumers.keys.sorted() {
             if let frame = consumers[handle]?.acknowledge() { send(frame) }
         }
+        saveMemory(Monotonic.now())
         if let body = try? Coding.encode(ByeBody(reason: "stopping")) { send(Frame(.bye, status: 200, body: body)) }
         flushBacklog()
         sockets.close()

@@ -14,10 +14,14 @@ struct Batch: Sendable {
     /// Records below this have been delivered before.
     var floor: UInt64
     var stream: String
+    /// What of its credit it took: the records without what precedes them.
+    var weight: Int { body.count - (counted ? 4 * count : 0) }
 
     struct Decoded {
         var events: [Envelope] = []
-        var unreadable = 0
+        var deliveries: [Int] = []
+        var refused: [(seq: UInt64, reason: String)] = []
+        var unreadable: Int { refused.count }
         /// Why the last unreadable one was; for people.
         var reason = ""
     }
@@ -28,7 +32,7 @@ struct Batch: Sendable {
         result.events.reserveCapacity(count)
         var reader = Reader(body)
         while reader.remaining > 0 {
-            if counted { _ = reader.u32() }
+            let deliveries = counted ? reader.u32().map { Int($0) } ?? 1 : 1
             let record = try Record(from: &reader)
             guard record.kind == Record.Kind.event.rawValue, record.seq == 0 || record.seq >= floor else { continue }
             do {
@@ -39,24 +43,30 @@ struct Batch: Sendable {
                 // Never the publisher's word: the number is the bus's to give.
                 envelope.sequence = record.seq == 0 ? nil : Envelope.digits(record.seq)
                 result.events.append(envelope)
+                result.deliveries.append(deliveries)
             } catch {
-                result.unreadable += 1
                 result.reason = "\(Problem.quote(record.topic)): \(error)"
+                result.refused.append((record.seq, result.reason))
             }
         }
         return result
     }
 
     /// How many records the body of an EVENTS message holds, nil when their lengths do not add up.
-    static func count(_ body: Data, counted: Bool) -> Int? {
+    static func count(_ body: Data, counted: Bool) -> Int? { numbers(body, counted: counted)?.count }
+
+    /// The numbers of its records.
+    static func numbers(_ body: Data, counted: Bool) -> [UInt64]? {
         var reader = Reader(body)
-        var count = 0
+        var numbers: [UInt64] = []
         while reader.remaining > 0 {
             if counted, reader.u32() == nil { return nil }
-            guard let length = reader.u32(), reader.bytes(4 + Int(length) + (8 - (8 + Int(length)) % 8) % 8) != nil else { return nil }
-            count += 1
+            guard let length = reader.u32(), length >= 8, reader.u32() != nil, let seq = reader.u64(),
+                reader.bytes(Int(length) - 8 + (8 - (8 + Int(length)) % 8) % 8) != nil
+            else { return nil }
+            numbers.append(seq)
         }
-        return count
+        return numbers
     }
 }
 
@@ -77,6 +87,7 @@ final class Mailbox: Sendable {
         var acknowledged: UInt64 = 0
         var ackPending = false
         var unreadable = 0
+        var late = 0
         var stream = ""
         /// At the last SUBOK: the newest event, and the first that this subscription examines.
         var head: UInt64 = 0
@@ -85,6 +96,7 @@ final class Mailbox: Sendable {
     private let state = Locked(State())
 
     var unreadable: Int { state.withLock(\.unreadable) }
+    var late: Int { state.withLock(\.late) }
     var stream: String { state.withLock(\.stream) }
 
     var head: UInt64 { state.withLock(\.head) }
@@ -98,7 +110,7 @@ final class Mailbox: Sendable {
         let reader = state.withLock { state -> CheckedContinuation<Batch?, any Error>? in
             guard !state.ended else { return nil }
             state.heldMessages += batch.count
-            state.heldBytes += batch.body.count
+            state.heldBytes += batch.weight
             if let reader = state.reader {
                 state.reader = nil
                 return reader
@@ -192,6 +204,14 @@ final class Mailbox: Sendable {
         state.withLock { state in
             state.ackPending = false
             return state.acknowledged
+        }
+    }
+
+    /// Verdicts that came too late; true the first time.
+    func tooLate(_ count: Int) -> Bool {
+        state.withLock { state in
+            defer { state.late += count }
+            return state.late == 0
         }
     }
 

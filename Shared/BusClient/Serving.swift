@@ -103,13 +103,14 @@ struct Workshop: Sendable {
         }
     }
 
-    private static func outcome(_ body: () async throws -> Data) async -> Result<Data, Problem> {
+    /// Nil: it was cancelled, and nothing is answered: nobody waits, or this program is leaving, and the bus then asks another one.
+    private static func outcome(_ body: () async throws -> Data) async -> Result<Data, Problem>? {
         do {
             return .success(try await body())
         } catch let problem as Problem {
             return .failure(problem)
-        } catch is CancellationError {
-            return .failure(Problem(.unavailable, "the service is stopping", hint: "try again"))
+        } catch is CancellationError where Task.isCancelled {
+            return nil
         } catch {
             // What an unknown error says may be internal; its type is enough to find it.
             return .failure(Problem(.failed, "the service failed inside (\(type(of: error)))", hint: "its log says more"))

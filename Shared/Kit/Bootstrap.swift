@@ -60,9 +60,11 @@ public enum Bootstrap {
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
             let lock = try InstanceLock(directory: config.home.directory(component), component: component)
             let services = try await make(boot)
+            // A service that is done, as the bus's is when it was drained, ends the others in order.
             var configuration = ServiceGroupConfiguration(
-                services: (component == .bus ? [] : [BusService(client: boot.bus)]) + services,
-                gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+                services: ((component == .bus ? [] : [BusService(client: boot.bus)]) + services).map {
+                    ServiceGroupConfiguration.ServiceConfiguration(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
+                }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
             // What is under way is finished, but not for ever: a client that has gone silent must not keep a component from ending.
             configuration.maximumGracefulShutdownDuration = .seconds(60)
             configuration.maximumCancellationDuration = .seconds(15)
@@ -114,10 +116,11 @@ extension Boot {
     /// Loads the component's key and makes its (not yet running) bus client.
     public static func make(_ component: Component, _ config: SuiteConfig, _ logger: Logger) throws -> Boot {
         let key = try Keyring.load(component.rawValue, config)
-        let bus = try BusClient(
-            configuration: BusClientConfiguration(
-                endpoint: config.busEndpoint, serverKey: key.serverKey, publicKey: key.publicKey, secretKey: key.secretKey,
-                clientName: component.rawValue, version: Version.text), logger: logger)
+        var configuration = BusClientConfiguration(
+            endpoint: config.busEndpoint, serverKey: key.serverKey, publicKey: key.publicKey, secretKey: key.secretKey,
+            clientName: component.rawValue, version: Version.text)
+        configuration.memoryFile = "\(config.home.directory(component))/log-seen.json"
+        let bus = try BusClient(configuration: configuration, logger: logger)
         return Boot(component: component, config: config, logger: logger, key: key, bus: bus, health: Health())
     }
 }

@@ -88,10 +88,15 @@ public struct ErrorBody: Codable, Hashable, Sendable {
     public var code: String
     public var message: String
     public var retry_ms: Int?
-    public init(code: String, message: String, retry_ms: Int? = nil) {
+    /// The range of majors that the bus speaks, when none of the client's is among them.
+    public var min: Int?
+    public var max: Int?
+    public init(code: String, message: String, retry_ms: Int? = nil, min: Int? = nil, max: Int? = nil) {
         self.code = code
         self.message = message
         self.retry_ms = retry_ms
+        self.min = min
+        self.max = max
     }
 }
 

@@ -115,7 +115,8 @@ public struct PublishException: Hashable, Sendable {
     }
 }
 
-/// An entry of ACKX: what became of one event. 16 bytes: `u64` number, `u8` verb, `u8` and `u16` zero, `u32` milliseconds.
+/// An entry of ACKX: what became of one event. `u64` number, `u8` verb, `u8` zero, `u16` length of the text, `u32` milliseconds,
+/// text.
 public struct Verdict: Hashable, Sendable {
     public enum Verb: UInt8, Sendable {
         /// Done.
@@ -127,38 +128,52 @@ public struct Verdict: Hashable, Sendable {
         /// Not to be delivered again: park it.
         case terminate = 4
     }
+    /// Of an entry without text.
     public static let length = 16
+    /// Bytes of a text; what is longer is cut.
+    public static let longestText = 1000
     public var seq: UInt64
     public var verb: Verb
     public var delay: UInt32
-    public init(_ verb: Verb, _ seq: UInt64, delay: UInt32 = 0) {
+    /// Why, for people.
+    public var text: String
+    public init(_ verb: Verb, _ seq: UInt64, delay: UInt32 = 0, text: String = "") {
         self.seq = seq
         self.verb = verb
         self.delay = delay
+        var text = text
+        while text.utf8.count > Self.longestText { text.removeLast(max(1, (text.utf8.count - Self.longestText) / 4)) }
+        self.text = text
     }
 
     public static func encode(_ verdicts: [Verdict]) -> Data {
-        var writer = Writer(capacity: verdicts.count * length)
+        var writer = Writer(capacity: verdicts.reduce(0) { $0 + length + $1.text.utf8.count })
         for verdict in verdicts {
             writer.u64(verdict.seq)
             writer.u8(verdict.verb.rawValue)
             writer.u8(0)
-            writer.u16(0)
+            writer.u16(UInt16(clamping: verdict.text.utf8.count))
             writer.u32(verdict.delay)
+            writer.text(verdict.text)
         }
         return writer.data
     }
 
-    /// Throws `WireError` when the body is no whole number of entries, is empty, or names an unknown verb.
+    /// Throws `WireError` when the body is no whole number of entries, is empty, names an unknown verb or holds a text that is
+    /// longer than `longestText` or no UTF-8.
     public static func decode(_ body: Data) throws -> [Verdict] {
-        guard !body.isEmpty, body.count % length == 0 else { throw WireError("entries take 16 bytes each, found \(body.count)") }
         var reader = Reader(body)
         var result: [Verdict] = []
         result.reserveCapacity(body.count / length)
-        while let seq = reader.u64(), let code = reader.u8(), reader.u8() != nil, reader.u16() != nil, let delay = reader.u32() {
-            guard let verb = Verb(rawValue: code) else { throw WireError("verb \(code): expected 1 to 4") }
-            result.append(Verdict(verb, seq, delay: delay))
-        }
+        repeat {
+            guard let seq = reader.u64(), let code = reader.u8(), reader.u8() != nil, let size = reader.u16(), let delay = reader.u32()
+            else { throw WireError("ACKX: an entry takes 16 bytes, found \(body.count) in all") }
+            guard let verb = Verb(rawValue: code) else { throw WireError("ACKX: verb \(code), expected 1 to 4") }
+            guard size <= longestText, let text = reader.text(Int(size)) else {
+                throw WireError("ACKX: a text reaches past the end, is longer than \(longestText) bytes or is no UTF-8")
+            }
+            result.append(Verdict(verb, seq, delay: delay, text: text))
+        } while reader.remaining > 0
         return result
     }
 }

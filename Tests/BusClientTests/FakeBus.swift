@@ -30,6 +30,7 @@ final class FakeBus: Sendable {
         var acks: [UInt64] = []
         var credits: [(UInt64, UInt64)] = []
         var epoch: UInt64 = 1
+        var hash: String?
         var stream = "0123456789abcdef0123456789abcdef"
     }
     let state = Locked(State())
@@ -189,7 +190,8 @@ final class FakeBus: Sendable {
                     let welcome = state.withLock { state in
                         state.sessions += 1
                         return Welcome(
-                            session: "s", stream: state.stream, first: 1, last: UInt64(state.log.count), heartbeat_ms: 200, you: "test")
+                            session: "s", stream: state.stream, first: 1, last: UInt64(state.log.count), heartbeat_ms: 200, you: "test",
+                            hash: state.hash)
                     }
                     send(peer, Frame(.welcome, a: state.withLock(\.epoch), body: (try? JSONEncoder().encode(welcome)) ?? Data()))
                     continue

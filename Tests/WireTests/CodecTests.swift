@@ -42,6 +42,13 @@ import Wire
         let body = Verdict.encode(list)
         #expect(body.count == 64)
         #expect(try Verdict.decode(body) == list)
+        let told = [Verdict(.nak, 7, text: "no ü here"), Verdict(.terminate, 8, text: String(repeating: "ü", count: 900))]
+        let words = Verdict.encode(told)
+        #expect(try Verdict.decode(words) == told && told[1].text.utf8.count <= 1000)
+        #expect(throws: WireError.self) { try Verdict.decode(words.dropLast()) }
+        var long = Data(Verdict.encode([Verdict(.nak, 7)]))
+        long.replaceSubrange(10..<12, with: [0x03, 0xE9])
+        #expect(throws: WireError.self) { try Verdict.decode(long + Data(repeating: 0x61, count: 1001)) }
         for wrong in [Data(), body.dropLast(), Data(count: 16)] { #expect(throws: WireError.self) { try Verdict.decode(Data(wrong)) } }
     }
 

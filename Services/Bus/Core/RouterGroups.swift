@@ -211,8 +211,15 @@ extension Router {
             case .terminate: queues[consumer]?.terminate(verdict.seq, by: key)
             }
         guard let outcome, outcome != .notYours else { return false }
-        note(outcome, consumer, verdict.seq)
+        if case .parked(let deliveries, let reason) = outcome {
+            note(.parked(deliveries: deliveries, reason: Self.explain(reason, verdict)), consumer, verdict.seq)
+        }
         return true
+    }
+
+    /// With what the consumer said of it.
+    private static func explain(_ reason: String, _ verdict: Verdict) -> String {
+        verdict.text.isEmpty ? reason : "\(reason): \(verdict.text)"
     }
 
     private mutating func note(_ outcome: WorkQueue.Outcome, _ consumer: ConsumerKey, _ seq: UInt64) {
@@ -249,7 +256,7 @@ extension Router {
         }
         cursors[consumer]?.strike = nil
         changedCursors.insert(consumer)
-        let reason = verdict.verb == .terminate ? "terminated by its consumer" : "refused by its consumer"
+        let reason = Self.explain(verdict.verb == .terminate ? "terminated by its consumer" : "refused by its consumer", verdict)
         switch subscription.poison {
         case .park:
             park(consumer, verdict.seq, deliveries: known.deliveries, reason: reason)
@@ -264,7 +271,7 @@ extension Router {
                 ConsumerStopped(
                     owner: consumer.owner, consumer: consumer.name, sequence: verdict.seq, deliveries: known.deliveries, reason: reason))
             let body = ErrorBody(
-                code: "poison", message: "event \(verdict.seq) was \(reason) \(known.deliveries) times; delivery ends here")
+                code: "poison", message: "event \(verdict.seq), delivered \(known.deliveries) times, was \(reason); delivery ends here")
             send(
                 key.peer,
                 Frame(
