@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-run deps-test deps-bench build run test torture-bus bench bench-bus format lint clean
+.PHONY: help deps deps-build deps-run deps-test deps-bench build run test torture-bus bench bench-bus fuzz format lint clean
 
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
@@ -78,6 +78,12 @@ bench: deps-run ## Measure the way from push to live, memory and start (release 
 bench-bus: deps-bench ## Measure the bus beside NATS, Redis and RabbitMQ
 	@swift build -c release --scratch-path .build-release
 	@/usr/bin/python3 Tests/Benchmarks/bus.py --bin .build-release/release
+
+# FUZZ: seconds for the codec; FUZZ_MESSAGES: messages for the router.
+fuzz: deps-test ## Throw random bytes at the wire's codec (libFuzzer) and random messages at the bus's router
+	@Tests/Fuzz/fuzz.sh $(or $(FUZZ),60)
+	@swift build --build-tests
+	@SLIPWAY_FUZZ=$(or $(FUZZ_MESSAGES),10000000) swift test --skip-build --filter FuzzTests
 
 format: ## Lay out our own sources
 	@swift format format --in-place --parallel --recursive $(OWN)

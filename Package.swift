@@ -111,7 +111,7 @@ let package = Package(
             tests("Kit", ["TestKit"]),
             tests("HTTPKit", ["TestKit"]),
             tests("Story", ["Contracts"]),
-            tests("BusService", ["TestKit", "BusClient", "Wire"]),
+            tests("BusService", ["TestKit", "BusClient", "Wire", "CSys"]),
             tests("APIService", ["TestKit"]),
             tests("GitService", ["TestKit"]),
             tests("RegistryService", ["TestKit"]),

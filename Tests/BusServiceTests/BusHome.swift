@@ -134,6 +134,10 @@ final class BusProcess {
         process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { _, new in new }
         try process.run()
     }
+    var pid: Int32 { process.processIdentifier }
+    /// How many descriptors a process has open.
+    static func descriptors(of pid: Int32) -> Int { (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? 0 }
+
     /// The exit status, or the signal's number.
     func end(_ signal: Int32, within seconds: Double = 15) async throws -> Int32 {
         kill(process.processIdentifier, signal)

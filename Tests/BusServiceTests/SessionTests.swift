@@ -107,41 +107,4 @@ import Wire
         bench.say("p", "ada", Frame(.hello, body: Data(#"{"client":"x","min":2,"max":3}"#.utf8)))
         #expect(bench.heard("p").map(\.status) == [505])
     }
-
-    @Test("100 000 random messages after HELLO never trap", .timeLimit(.minutes(5))) func fuzz() {
-        var bench = Bench()
-        bench.hello("p", "bob")
-        bench.subscribe("p", "bob")
-        var state: UInt64 = 7
-        func random() -> UInt64 {
-            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            return state >> 20
-        }
-        let commands: [Command] = [
-            .ping, .pong, .publish, .emit, .subscribe, .credit, .ack, .ackEach, .unsubscribe, .serve, .request, .part, .reply, .cancel,
-            .lost,
-        ]
-        let bodies = [
-            Data(), Data(#"{"filters":["**"],"consumer":"c","credit_msgs":-5,"credit_bytes":99999999999}"#.utf8),
-            Data(#"{"service":"echo"}"#.utf8),
-            Publication.encode([Publication(topic: "test.a", id: "i", payload: Data())]),
-            RequestBody(method: "echo.x", key: "", payload: Data()).encoded(), Data([0, 0, 0, 0, 0, 0, 0, 0]),
-        ]
-        for round in 0..<100_000 {
-            var frame = Frame(
-                commands[Int(random() % UInt64(commands.count))], flags: UInt16(random() % 3), handle: UInt32(random() % 3),
-                a: random() % 5 == 0 ? .max : random() % 6, b: random() % 5 == 0 ? .max : random() % 3,
-                body: bodies[Int(random() % UInt64(bodies.count))])
-            if random() % 20 == 0 { frame.command = UInt8(truncatingIfNeeded: random()) }
-            if frame.known == .bye || frame.known == .hello { continue }
-            bench.say("p", "bob", frame)
-            if round % 50 == 0 {
-                bench.flush()
-                bench.settle()
-                bench.pass(10)
-                bench.sent.removeAll()
-                bench.others.removeAll()
-            }
-        }
-    }
 }

@@ -148,6 +148,8 @@ final class Broker: Service {
         }
     }
 
+    /// Ends the bus in order: what was taken in is stored and acknowledged, every session is told BYE 503, cursors are stored, and
+    /// `run()` returns. Whoever keeps this process starts it again.
     func stop() { inbox.post(.stop) }
 
     // MARK: For the HTTP face

@@ -51,12 +51,12 @@ final class BrokerThread {
         self.advanced = advanced
     }
 
-    /// Until `stop` comes; then everything that flies has landed, and cursors are stored.
+    /// Until `stop` or `bus.drain` comes; then all that was taken in is on the device and acknowledged, and cursors are stored.
     func run() {
         var more = false
         var turnedAt = Clock.monotonic()
         router.setRights(keys.rights, now: turnedAt)
-        while !stopping {
+        while !stopping, !router.isDraining {
             let due = router.nextDeadline.map { max(0, $0 - turnedAt) } ?? 100
             let ready = socket.wait(milliseconds: more ? 0 : min(due, 100), descriptor: inbox.descriptor)
             let now = Clock.monotonic()
@@ -65,6 +65,7 @@ final class BrokerThread {
             turnedAt = now
             if ready { drain(now) }
             for order in inbox.takeAll() { obey(order, now) }
+            if let news = socket.gate.look(known: router.sessions.count, now: now) { logger.warning("\(news)") }
             router.tick(now)
             if now - keysAt >= 1000 { lookAtKeys(now) }
             launch(now)
@@ -211,7 +212,8 @@ final class BrokerThread {
 
     private func finish() {
         let now = Clock.monotonic()
-        // What is flying lands and is acknowledged; what had not started is not, and its publishers send it again.
+        // Nothing is read any more. What is flying lands and is acknowledged, and so does what waited for it: those publishers need
+        // not send it again.
         flusher.stop()
         for order in inbox.shut() {
             switch order {
@@ -224,6 +226,11 @@ final class BrokerThread {
             case .saved(let error): saved(error)
             case .refusedKey, .denied, .trimmed, .stop: break
             }
+        }
+        do {
+            if let batch = router.takeBatch(now) { router.flushed(try log.append(batch, time: Clock.wall()), now: now) }
+        } catch {
+            logger.error("the last events could not be written; their publishers send them again", metadata: ["error": "\(error)"])
         }
         router.sayGoodbye(now)
         carryOut(now)

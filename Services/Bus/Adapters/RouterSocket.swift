@@ -60,14 +60,17 @@ struct RouterSocket {
     enum Delivery { case sent, unreachable }
 
     let socket: UnsafeMutableRawPointer
+    let gate: ConnectionGate
 
     /// Binds `tcp://address:port`, or adopts `descriptor`, a listening socket that somebody else holds open across restarts.
     init(_ context: ZeroMQContext, secretKey: String, address: String, port: Int, descriptor: Int32?) throws {
         guard let socket = zmq_socket(context.pointer, ZMQ_ROUTER) else { throw ZeroMQ.problem("make a ZeroMQ socket") }
         do {
             try Self.configure(socket, secretKey)
-            if let descriptor { try ZeroMQ.set(socket, ZMQ_USE_FD, descriptor) }
+            // libzmq closes what it is given; the original is for the gate.
+            if let descriptor { try ZeroMQ.set(socket, ZMQ_USE_FD, fcntl(descriptor, F_DUPFD_CLOEXEC, 3)) }
             try Self.bind(socket, address, port)
+            gate = try ConnectionGate(context, router: socket, held: descriptor)
         } catch {
             zmq_close(socket)
             throw error
@@ -121,9 +124,10 @@ struct RouterSocket {
         var items = [
             zmq_pollitem_t(socket: socket, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0),
             zmq_pollitem_t(socket: nil, fd: descriptor, events: Int16(ZMQ_POLLIN), revents: 0),
+            zmq_pollitem_t(socket: gate.monitor, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0),
         ]
         // A signal ends the wait early (EINTR); the caller goes round again either way.
-        guard zmq_poll(&items, 2, Int(milliseconds)) > 0 else { return false }
+        guard zmq_poll(&items, 3, Int(milliseconds)) > 0 else { return false }
         return items[0].revents & Int16(ZMQ_POLLIN) != 0
     }
 
@@ -150,14 +154,21 @@ struct RouterSocket {
 
     /// The port that was bound, for a port of 0.
     var port: Int {
-        var buffer = [CChar](repeating: 0, count: 256)
-        var size = buffer.count
-        guard zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, &buffer, &size) == 0 else { return 0 }
-        let text = String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        return text.split(separator: ":").last.flatMap { Int($0) } ?? 0
+        Self.endpoint(socket).split(separator: ":").last.flatMap { Int($0) } ?? 0
     }
 
-    func close() { zmq_close(socket) }
+    /// Where it was bound last, with its port.
+    static func endpoint(_ socket: UnsafeMutableRawPointer) -> String {
+        var buffer = [CChar](repeating: 0, count: 256)
+        var size = buffer.count
+        guard zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, &buffer, &size) == 0 else { return "" }
+        return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    func close() {
+        gate.close()
+        zmq_close(socket)
+    }
 }
 
 /// What ZAP tells libzmq of a client, and libzmq tells with each of its messages: name and public key. The key is there so that

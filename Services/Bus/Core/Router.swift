@@ -61,6 +61,8 @@ struct Router: Sendable {
     var denials = Denials()
     var lag = LagWatch()
     var lagAt = Int64.min / 2
+    /// Somebody who may has asked the bus to end in order, and to be started again.
+    var isDraining = false
 
     // Publishing
     var filling: FillingBatch
@@ -138,10 +140,8 @@ struct Router: Sendable {
             refuse(peer, frame, 403, "forbidden", "this key is not known to the bus", now)
             return
         }
-        guard frame.major == 1 else {
-            refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
-            return
-        }
+        // HELLO says itself which majors its sender speaks.
+        guard frame.major == 1 || frame.known == .hello else { return refuseVersion(peer, frame, now) }
         guard frame.flags & 0xFF00 == 0 else {
             refuse(peer, frame, 400, "malformed", "unknown flags \(String(frame.flags, radix: 16)) that may not be ignored", now)
             return
@@ -192,7 +192,7 @@ struct Router: Sendable {
         case .hello, .welcome, .error, .publishAck, .subscribed, .events, .lost, .call:
             refuse(peer, frame, 400, "malformed", "command \(frame.command) goes from the bus to a client", now)
         case nil:
-            refuse(peer, frame, 501, "unsupported", "command \(frame.command) is not known here", now)
+            refuse(peer, frame, 400, "unsupported", "command \(frame.command) is not known here", now)
         }
     }
 
@@ -212,6 +212,16 @@ struct Router: Sendable {
         send(
             peer,
             Frame(.error, status: status, handle: frame?.handle ?? 0, a: frame?.a ?? 0, b: UInt64(frame?.command ?? 0), body: body), now)
+    }
+
+    /// No common major.
+    mutating func refuseVersion(_ peer: Peer, _ frame: Frame, _ now: Int64) {
+        let body = ErrorBody(code: "version", message: "this bus speaks EB 1 to 1", min: 1, max: 1)
+        send(
+            peer,
+            Frame(
+                .error, status: 505, handle: frame.handle, a: frame.a, b: UInt64(frame.command), body: (try? Coding.encode(body)) ?? Data()),
+            now)
     }
 
     /// What is wrong with a JSON body, without echoing it.

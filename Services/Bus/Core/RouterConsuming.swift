@@ -366,8 +366,9 @@ extension Router {
     mutating func emit(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         let publications = try Publication.decode(frame.body, count: frame.b)
         for publication in publications {
-            guard Self.shape(publication.topic, publication.id, publication.payload.count) == nil else {
-                return refuse(peer, frame, 422, "invalid", "EMIT: a topic, an id or a payload breaks its limits", now)
+            if let status = Self.shape(publication.topic, publication.id, publication.payload.count) {
+                let code = status == 413 ? "too_large" : "invalid"
+                return refuse(peer, frame, status, code, "EMIT: a topic, an id or a payload breaks its limits", now)
             }
             guard allowed.mayPublish(publication.topic),
                 !allowed.readsPayloads || publication.payload.withUnsafeBytes({ allowed.maySay($0) })

@@ -10,6 +10,18 @@ extension Router {
         case "bus.consumers": return try Coding.encode(consumers())
         case "bus.permissions": return try Coding.encode(permissions(call, now))
         case "bus.lookup": return try lookup(call)
+        case "bus.streams":
+            return try Coding.encode([StreamStatus(stream: settings.stream, epoch: settings.epoch, first: log.first, last: last)])
+        case "bus.drain":
+            // A pattern that happens to match is not enough: the right is given by name.
+            guard call.name == "api" || rights[call.name]?.call.contains(where: { $0.text == call.method }) == true else {
+                throw Problem(
+                    .forbidden, "'\(call.name)' may not drain the bus",
+                    hint: "make a key whose 'call' names bus.drain itself, or use POST /v1/drain as an operator")
+            }
+            effects.append(.note(.notice, "\(call.name) drains the bus"))
+            isDraining = true
+            return Data("{}".utf8)
         case "bus.parked.list":
             let asked = try Coding.decode(ParkedQuery.self, from: call.payload)
             return try Coding.encode(parkedList(owner: try owner(asked, call), consumer: asked.consumer))
@@ -24,8 +36,18 @@ extension Router {
         default:
             throw Problem(
                 .notFound, "the bus does not answer \(Problem.quote(call.method))",
-                hint: "known: bus.consumers, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop, bus.permissions")
+                hint:
+                    "known: bus.consumers, bus.drain, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop, bus.permissions, bus.streams"
+            )
         }
+    }
+
+    /// An element of the reply to `bus.streams`; there is one stream.
+    private struct StreamStatus: Encodable {
+        var stream: String
+        var epoch: UInt64
+        var first: UInt64
+        var last: UInt64
     }
 
     private struct ParkedQuery: Decodable {

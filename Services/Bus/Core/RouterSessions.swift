@@ -12,9 +12,9 @@ extension Router {
             refuse(peer, frame, 400, "malformed", "HELLO: \(why)", now)
             return
         }
-        guard hello.min <= 1, hello.max >= 1 else {
-            refuse(peer, frame, 505, "version", "this bus speaks EB 1 to 1", now)
-            return
+        // The header may name any major of the range: a newer client cannot know yet which one will be spoken.
+        guard hello.min <= 1, hello.max >= 1, hello.min <= frame.major, hello.max >= frame.major else {
+            return refuseVersion(peer, frame, now)
         }
         if let outbox = hello.outbox, !(1...64).contains(outbox.utf8.count) || !outbox.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) {
             refuse(peer, frame, 400, "malformed", "HELLO: 'outbox' is a UUID, or another name of 1 to 64 printable ASCII characters", now)
@@ -126,7 +126,7 @@ extension Router {
 
     /// Tells everybody that the bus is about to restart.
     mutating func sayGoodbye(_ now: Int64) {
-        for peer in sessions.keys { bye(peer, 503, "the bus restarts", retry: 200, now) }
+        for peer in sessions.keys { bye(peer, 503, "the bus restarts", retry: 100, now) }
     }
 
     mutating func bye(_ peer: Peer, handle: UInt32 = 0, _ status: UInt16, _ reason: String, retry: Int?, _ now: Int64) {

@@ -20,5 +20,7 @@ struct BusMetrics: Service {
                     "slipway_bus_lag_events", Double(consumer.lag), labels: [("owner", consumer.owner), ("consumer", consumer.consumer)])
             }
         }
+        // The bus was drained: it is the broker's end that ends the others, in their order.
+        try await gracefulShutdown()
     }
 }

@@ -12,6 +12,8 @@ struct Launch: Sendable {
     var directory: String
     /// Where standard output and error go; standard input is empty.
     var output: Int32
+    /// Listening sockets to hand over, as sd_listen_fds(3) describes; descriptors 3 and up there.
+    var listeners: [(name: String, descriptor: Int32)] = []
     /// Nil: as this process.
     var user: UInt32?
     var limits: [(resource: Int32, value: UInt64)] = []
@@ -23,7 +25,7 @@ struct Launch: Sendable {
 
 /// Starts processes; the only place that does.
 enum Spawn {
-    /// In a session of its own, with no descriptor but 0 to 2 and, always, `no_new_privs`. Throws a `Problem` that says which
+    /// In a session of its own, with no descriptor but 0 to 2 and its listeners and, always, `no_new_privs`. Throws a `Problem` that says which
     /// step failed and why; nothing runs then.
     static func start(_ launch: Launch) throws -> (pid: Int32, pidfd: Int32) {
         let texts = [launch.program, launch.directory] + launch.arguments + launch.environment.flatMap { [$0.key, $0.value] }
@@ -34,11 +36,22 @@ enum Spawn {
         guard empty >= 0 else { throw Problem(.failed, "cannot open /dev/null: \(message(errno))") }
         defer { close(empty) }
         var arguments: [UnsafeMutablePointer<CChar>?] = launch.arguments.map { strdup($0) } + [nil]
-        var environment: [UnsafeMutablePointer<CChar>?] =
-            launch.environment.sorted { $0.key < $1.key }.map { strdup("\($0.key)=\($0.value)") } + [nil]
+        var variables = launch.environment
+        let pidVariable = "LISTEN_PID"
+        if !launch.listeners.isEmpty {
+            variables["LISTEN_FDS"] = "\(launch.listeners.count)"
+            variables["LISTEN_FDNAMES"] = launch.listeners.map(\.name).joined(separator: ":")
+            // The child writes its own number there.
+            variables[pidVariable] = String(repeating: " ", count: 11)
+        }
+        let sorted = variables.sorted { $0.key < $1.key }
+        var environment: [UnsafeMutablePointer<CChar>?] = sorted.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for pointer in arguments + environment { free(pointer) } }
         let limits = launch.limits.map { csys_limit(resource: $0.resource, value: $0.value) }
-        let descriptors = [empty, launch.output, launch.output]
+        let descriptors = [empty, launch.output, launch.output] + launch.listeners.map(\.descriptor)
+        let ownPid =
+            launch.listeners.isEmpty
+            ? nil : sorted.firstIndex { $0.key == pidVariable }.flatMap { environment[$0] }.map { $0 + pidVariable.utf8.count + 1 }
 
         let result = launch.program.withCString { program in
             launch.directory.withCString { directory in
@@ -52,6 +65,7 @@ enum Spawn {
                                     what.directory = directory
                                     what.argv = UnsafePointer(arguments.baseAddress)
                                     what.envp = UnsafePointer(environment.baseAddress)
+                                    what.listen_pid = ownPid
                                     what.descriptors = descriptors.baseAddress
                                     what.descriptor_count = Int32(descriptors.count)
                                     what.limits = limits.baseAddress

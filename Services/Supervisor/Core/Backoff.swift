@@ -10,6 +10,9 @@ struct Backoff: Sendable {
     /// For the suite's own programs: at once, then with a low ceiling.
     static let programs = Backoff(delays: [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5], calm: 10)
 
+    /// For the bus, without which nothing moves.
+    static let bus = Backoff(delays: programs.delays, calm: 1)
+
     /// The failures to count for a process that lived `seconds` after `failures` short lives, and the wait that follows.
     func next(failures: Int, lived seconds: Double) -> (failures: Int, delay: Double) {
         let counted = seconds >= calm ? 0 : failures

@@ -11,6 +11,16 @@ struct Program: Sendable, Hashable {
     var arguments: [String]
     /// It is started only once this file exists.
     var needs: String?
+    /// The listening socket that is kept open for it while it is started again: who connects meanwhile waits, and is not refused.
+    var socket: Socket?
+
+    struct Socket: Sendable, Hashable {
+        /// As the program looks for it in LISTEN_FDNAMES.
+        var name: String
+        /// An IP address of this machine.
+        var address: String
+        var port: Int
+    }
 
     static let ingress = "ingress"
 
@@ -24,7 +34,8 @@ struct Program: Sendable, Hashable {
                 name: component.rawValue, executable: "\(binaries)/slipway-\(component.rawValue)",
                 arguments: [
                     "--home", config.home.path, "--port-base", "\(config.portBase)", "--log-level", config.logLevel.rawValue,
-                ], needs: nil)
+                ], needs: nil,
+                socket: component == .bus ? Socket(name: "bus-zmq", address: config.listen, port: config.busPort) : nil)
         }
         if let haproxy {
             let file = "\(config.home.directory(.discovery))/haproxy.cfg"
@@ -49,14 +60,16 @@ struct Program: Sendable, Hashable {
     }
 
     /// How a program of the suite is started.
-    func launch(home: String, environment: [String: String], output: Int32) -> Launch {
+    func launch(home: String, environment: [String: String], output: Int32, listener: Int32? = nil) -> Launch {
         var environment = environment
         for key in environment.keys where key.hasPrefix("LISTEN_") { environment[key] = nil }
         // Swift's crash reports take many seconds, during which nothing would be restarted.
         environment["SWIFT_BACKTRACE"] = "enable=no"
         // By its whole path: HAProxy's master executes itself again by the name that it was started with.
-        return Launch(
+        var launch = Launch(
             program: executable, arguments: [executable] + arguments, environment: environment,
             directory: home, output: output, user: nil)
+        if let socket, let listener { launch.listeners = [(socket.name, listener)] }
+        return launch
     }
 }

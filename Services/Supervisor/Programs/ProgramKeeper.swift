@@ -26,6 +26,8 @@ actor ProgramKeeper: Service {
     private let started = Timestamp.now()
     private let beforeStop: @Sendable () async -> Void
     private var status: [String: Status] = [:]
+    /// By the program's name.
+    private var sockets: [String: Int32] = [:]
     private var stopping = false
 
     /// `beforeStop` ends instances and jobs, which go before the suite does.
@@ -110,7 +112,8 @@ actor ProgramKeeper: Service {
         let output = try logs.open(config.log(program: program.name), origin: nil)
         defer { close(output) }
         let process = try RunningProcess.start(
-            program.launch(home: config.home.path, environment: ProcessInfo.processInfo.environment, output: output))
+            program.launch(
+                home: config.home.path, environment: ProcessInfo.processInfo.environment, output: output, listener: socket(of: program)))
         let now = Timestamp.now()
         try? await store.save(
             ProcessRecord(name: program.name, pid: process.pid, ticks: process.ticks, boot: ProcFS.boot, generation: 1, since: now))
@@ -118,6 +121,21 @@ actor ProgramKeeper: Service {
         // Told to stop while it was being started.
         if stopping { process.signal(SIGTERM) }
         return process
+    }
+
+    /// Opened at the first start, or when a program that was adopted has ended; closed with this process. Nil when that cannot be:
+    /// then the program binds for itself, and says what is in the way.
+    private func socket(of program: Program) -> Int32? {
+        guard let socket = program.socket else { return nil }
+        if let known = sockets[program.name] { return known }
+        do {
+            let descriptor = try HeldSocket.open(socket)
+            sockets[program.name] = descriptor
+            return descriptor
+        } catch {
+            logger.warning("\(program.name) gets no socket from here: \(error)")
+            return nil
+        }
     }
 
     private func note(_ program: Program, _ process: RunningProcess, _ since: Timestamp) {
@@ -137,7 +155,9 @@ actor ProgramKeeper: Service {
         guard !stopping else { return failures }
         await process.killSession(within: 1)
         let lived = Double((ContinuousClock.now - began) / .milliseconds(1)) / 1000
-        var (counted, delay) = Backoff.programs.next(failures: failures, lived: lived)
+        // The bus is what all others wait for, and a second of life is enough to know that it can start.
+        let backoff = program.name == Component.bus.rawValue ? Backoff.bus : Backoff.programs
+        var (counted, delay) = backoff.next(failures: failures, lived: lived)
         let last = LogTail.last(1, of: config.log(program: program.name)).last
         if end.status == 2 {
             // Its settings are wrong; trying quickly cannot help.
