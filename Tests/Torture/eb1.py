@@ -114,6 +114,7 @@ class Link:
         self.welcome = None
         self.sessions = 0
         self.pong = 0  # `a` of the last one
+        self.log_seen, self.last_seen = None, 0
         self.make_socket()
 
     def make_socket(self):
@@ -184,6 +185,8 @@ class Link:
             raise Damaged("not EB/1")
         body = data[HEADER.size:]
         self.heard = time.monotonic()
+        if command in (PING, PONG, WELCOME):
+            self.grown(command, a, b, body)
         if command == PING:
             self.send(PONG, a=a)
         elif command == PONG:
@@ -203,6 +206,27 @@ class Link:
                 self.restart(wait if status == 503 else 1.0)
         elif self.welcome is not None:
             self.owner.on_message(command, flags, status, handle, a, b, body)
+
+
+    def grown(self, command, a, last, body):
+        """A log only ever grows: what the bus has once said to be its last event stays there (5.1, 5.3)."""
+        what = None
+        if command == WELCOME:
+            welcome = json.loads(body)
+            stream, epoch, chain = welcome["stream"], a, welcome.get("hash")
+            before = self.log_seen
+            if before and before[0] != stream:
+                what = "another log, %s instead of %s" % (stream, before[0])
+            elif before and epoch < before[1]:
+                what = "epoch %d after %d" % (epoch, before[1])
+            elif before and (epoch, last) == (before[1], before[2]) and chain != before[3]:
+                what = "another hash at %d" % last
+            self.log_seen = (stream, epoch, last, chain)
+        if last < self.last_seen:
+            what = "the last event was %d, and now it is %d" % (self.last_seen, last)
+        self.last_seen = max(self.last_seen, last)
+        if what and hasattr(self.owner, "fault"):
+            self.owner.fault(what)
 
 
 class Asker:
