@@ -89,7 +89,7 @@ def pause_of(world):
     return max([report["pause_ms"] for report in reports.values() if "pause_ms" in report], default=0)
 
 
-@scenario("kill", "1: kill -9 of the bus at random instants, under load, in start-up, segment change and drain", rounds=(8, 500))
+@scenario("kill", "1: kill -9 of the bus at random instants, under load, in start-up, segment change and drain", rounds=(6, 500))
 def kill_bus(o):
     with World("kill", o.seed, settings=SMALL_SEGMENTS) as world:
         bus, choose = world.bus, world.random
@@ -1305,7 +1305,7 @@ def replay(o):
                 "MiB before, after": [round(before), round(after)], **report.counts}
 
 
-@scenario("soak", "20: everything at random", seconds=(5, 3600), rounds=(1, 1))
+@scenario("soak", "20: everything at random", seconds=(3, 3600), rounds=(1, 1))
 def soak(o):
     with World("soak", o.seed) as world:
         bus, choose = world.bus, world.random
