@@ -16,6 +16,8 @@ final class ConnectionGate {
     private let held: Int32?
     private var strangers: Strangers
     private var lookedAt: Int64 = 0
+    /// Connections came or went since the last look.
+    var hasNews = true
 
     /// After the first bind. Throws `Problem` when libzmq gives no monitor.
     init(_ context: ZeroMQContext, router: UnsafeMutableRawPointer, held: Int32?) throws {
@@ -42,6 +44,9 @@ final class ConnectionGate {
 
     /// Reads what happened, and opens or shuts the gate. `known`: connections with a session. What people should know of it.
     func look(known: Int, now: Int64) -> String? {
+        // While the gate is open, only a connection that comes can shut it.
+        guard hasNews || !strangers.isListening else { return nil }
+        hasNews = false
         var ignored: String?
         while let (head, more) = ZeroMQ.receive(monitor, user: &ignored) {
             var rest = more

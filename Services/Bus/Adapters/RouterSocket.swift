@@ -128,6 +128,7 @@ struct RouterSocket {
         ]
         // A signal ends the wait early (EINTR); the caller goes round again either way.
         guard zmq_poll(&items, 3, Int(milliseconds)) > 0 else { return false }
+        if items[2].revents != 0 { gate.hasNews = true }
         return items[0].revents & Int16(ZMQ_POLLIN) != 0
     }
 
