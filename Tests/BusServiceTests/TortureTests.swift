@@ -18,8 +18,8 @@ import Testing
 
     static let scenarios = [
         "kill", "calls", "clients", "stopped", "pause", "clock", "partition", "netns", "storm", "duplicates", "overrun", "full",
-        "takeover", "window", "slow", "retention", "poison", "bookkeeping", "restored",
-        "keys", "hostile", "fuzz", "replay", "soak",
+        "takeover", "window", "slow", "retention", "poison", "bookkeeping", "restored", "failover", "keys", "hostile", "fuzz",
+        "replay", "soak",
     ]
 
     @Test("nothing acknowledged is lost, made up, reordered or done twice", arguments: scenarios) func holds(scenario: String) async throws

@@ -109,10 +109,13 @@ class Link:
 
     def __init__(self, context, key, owner, endpoint=None, outbox=None, client="torture"):
         self.context, self.key, self.owner = context, key, owner
-        self.endpoint = endpoint or key["endpoint"]
+        # Several are tried in turn, three seconds each, while there is no session.
+        self.endpoints = endpoint if isinstance(endpoint, list) else [endpoint or key["endpoint"]]
+        self.endpoint = self.endpoints[0]
         self.outbox, self.client = outbox, client
         self.welcome = None
         self.sessions = 0
+        self.superseded = 0  # how often a bus said that another has taken over
         self.pong = 0  # `a` of the last one
         self.log_seen, self.last_seen = None, 0
         self.make_socket()
@@ -131,7 +134,13 @@ class Link:
         self.socket.connect(self.endpoint)
         self.welcome = None
         self.hello_at = 0.0
-        self.said = self.heard = time.monotonic()
+        self.said = self.heard = self.tried_at = time.monotonic()
+
+    def go_elsewhere(self):
+        """To the next endpoint, by a connection of its own."""
+        self.endpoint = self.endpoints[(self.endpoints.index(self.endpoint) + 1) % len(self.endpoints)]
+        self.socket.close(0)
+        self.make_socket()
 
     def close(self, goodbye=False):
         if goodbye and self.welcome:
@@ -154,9 +163,12 @@ class Link:
         """The session is over; HELLO goes out after `delay` seconds."""
         self.welcome = None
         self.hello_at = time.monotonic() + delay
+        self.tried_at = time.monotonic()
 
     def tick(self, now):
         if self.welcome is None:
+            if len(self.endpoints) > 1 and now - self.tried_at > 3:
+                self.go_elsewhere()
             if now >= self.hello_at:
                 hello = {"client": self.client, "min": 1, "max": 1, "version": "1", "heartbeat_ms": 1000}
                 if self.outbox:
@@ -200,6 +212,10 @@ class Link:
         elif command == ERR and status == 401:
             if self.welcome is not None:
                 self.restart()
+        elif (command == BYE and handle == 0 or command == ERR) and status == 410 and len(self.endpoints) > 1:
+            self.superseded += 1
+            self.restart(0.1)
+            self.tried_at = 0.0  # another has taken over: not here any more
         elif command == BYE and handle == 0:
             if self.welcome is not None or status in (403, 503):
                 wait = json.loads(body).get("retry_ms", 0) / 1000 if body else 0

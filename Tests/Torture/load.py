@@ -605,7 +605,7 @@ class Caller(Role):
         self.db.execute("CREATE TABLE IF NOT EXISTS calls(key TEXT PRIMARY KEY, status INTEGER, right INTEGER)")
         super().__init__(config, context, seed)
         self.rate, self.began, self.made = config.get("rate", 50), time.monotonic(), 0
-        self.open = {}  # number → [key, payload, deadline, parts]
+        self.open = {}  # number → [key, payload, deadline, parts, whether the bus has it for certain]
         self.probe, self.probed = None, []  # `a` of a PING, and the calls that were overdue when it was sent
         self.next_number = 1
         self.stopping = False
@@ -616,12 +616,12 @@ class Caller(Role):
         self.next_number += 1
         name = b"echo.say"
         body = struct.pack(">H", len(name)) + name + struct.pack(">H", len(key)) + key.encode() + payload
-        self.open[number] = [key, payload, time.monotonic() + 3, {}]
+        self.open[number] = [key, payload, time.monotonic() + 3, {}, False]
         return self.link.send(REQ, a=number, b=2000, body=body)
 
     def on_up(self, welcome):
         before, self.open, self.probe = self.open, {}, None
-        for key, payload, _, _ in before.values():
+        for key, payload, *_ in before.values():
             self.ask(key, payload)
 
     def tick(self, now):
@@ -634,15 +634,21 @@ class Caller(Role):
                     break
             late = [number for number, call in self.open.items() if now > call[2]]
             if late and self.probe is None:
-                # The bus enforces deadlines. PONG comes after all that was said before it, so it proves that there is no answer.
+                # PONG comes after all that was said before it. The first one proves that the bus has the call, and its time runs; the
+                # second, when that time is over, that there is no answer.
                 self.probe = (1 << 40) + self.next_number
+                self.next_number += 1
                 self.probed = late
                 if not self.link.send(PING, a=self.probe):
                     self.probe = None
             elif self.probe is not None and self.link.pong == self.probe:
                 for number in self.probed:
-                    if self.open.pop(number, None):
+                    call = self.open.get(number)
+                    if call and call[4]:
+                        del self.open[number]
                         self.fault("call %d got no answer, not even 504" % number)
+                    elif call:
+                        call[2], call[4] = now + 3, True
                 self.probe = None
         if self.stopping and not self.open and not self.done:
             self.done = True
@@ -815,13 +821,17 @@ def main():
     roles = [ROLES[config["role"]](config, context, plan["seed"]) for config in plan["roles"]]
     say(e="running", pid=os.getpid(), seed=plan["seed"])
     poller = zmq.Poller()
-    for role in roles:
-        if role.link:
-            poller.register(role.link.socket, zmq.POLLIN)
+    polled = {}
     os.set_blocking(0, False)
     poller.register(0, zmq.POLLIN)
     typed, told, told_at = b"", {}, 0.0
     while True:
+        for role in roles:
+            if role.link and polled.get(role) is not role.link.socket:
+                if role in polled:
+                    poller.unregister(polled[role])
+                polled[role] = role.link.socket
+                poller.register(role.link.socket, zmq.POLLIN)
         ready = dict(poller.poll(5))
         if 0 in ready:
             try:

@@ -72,11 +72,12 @@ def eventually(what, condition, seconds=30, every=0.01):
 class Bus:
     """slipway-bus in a home of its own."""
 
-    def __init__(self, folder, base, settings=None, preload=None, environment=None):
-        self.home, self.base = os.path.join(folder, "home"), base
+    def __init__(self, folder, base, settings=None, preload=None, environment=None, name="", twin=None):
+        """`twin`: a bus whose identity this one takes over, as a replica does (docs/replica.md)."""
+        self.home, self.base = os.path.join(folder, "home" + name), base
         self.port = base + 10
         self.process = None
-        self.log_path = os.path.join(folder, "bus.log")
+        self.log_path = os.path.join(folder, "bus%s.log" % name)
         self.environment = dict(os.environ, SWIFT_BACKTRACE="enable=no")
         self.environment.pop("SLIPWAY_HOME", None)
         self.environment.update(environment or {})
@@ -89,21 +90,28 @@ class Bus:
             raise Failed("there is no %s: run 'make build', or set SLIPWAY_BIN" % self.program)
         for name in ("keys", "run", "logs", "bus"):
             os.makedirs(os.path.join(self.home, name), mode=0o700)
+        self.write_private("keys/clients.json", "[]")
+        self.token = os.path.join(self.home, "keys/operator.token")
+        if twin:
+            for name in ("bus.json", "robots.json", "operator.token"):
+                with open(os.path.join(twin.home, "keys", name)) as file:
+                    self.write_private("keys/" + name, file.read())
+        else:
+            self.make_identity()
+        if settings:
+            self.write_private("suite.yml", settings)
+
+    def make_identity(self):
         public, secret = (half.decode() for half in zmq.curve_keypair())
-        self.server_key = public
         self.write_private("keys/bus.json", json.dumps({
             "name": "bus", "endpoint": "tcp://127.0.0.1:%d" % self.port, "serverKey": public, "publicKey": public, "secretKey": secret}))
-        self.write_private("keys/clients.json", "[]")
         # The operator's token, in the form of docs/running.md; the bus knows it by its SHA-256.
         alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
         body = "".join(random.SystemRandom().choice(alphabet) for _ in range(43))
         check = hashlib.sha256(b"slipway token " + body.encode()).digest()[:6]
         token = "slp_%s%s" % (body, "".join(alphabet[byte % 62] for byte in check))
-        self.token = os.path.join(self.home, "keys/operator.token")
         self.write_private("keys/operator.token", token + "\n")
         self.write_private("keys/robots.json", json.dumps({hashlib.sha256(token.encode()).hexdigest(): "admin"}))
-        if settings:
-            self.write_private("suite.yml", settings)
 
     def write_private(self, path, text):
         with open(os.open(os.path.join(self.home, path), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
@@ -310,7 +318,7 @@ class World:
         self.random = random.Random("%s:%s" % (name, seed))
         self.folder = tempfile.mkdtemp(prefix="slipway-torture-%s-" % name)
         os.chmod(self.folder, 0o711)
-        self.loads, self.groups, self.notes = [], [], []
+        self.loads, self.groups, self.notes, self.others = [], [], [], []
         self.keys, self.askers = {}, []
         self.foreign = ["bus"]
         self.extra = {}
@@ -329,7 +337,8 @@ class World:
             load.end()
         for asker in self.askers:
             asker.link.close()
-        self.bus.end()
+        for bus in [self.bus] + self.others:
+            bus.end()
         if kind is None and not os.environ.get("TORTURE_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
         elif kind is not None:
@@ -371,8 +380,8 @@ class World:
         self.loads.append(load)
         return load
 
-    def asker(self):
-        asker = Asker(load_key(self.read_key))
+    def asker(self, key=None):
+        asker = Asker(load_key(key or self.read_key), endpoint="tcp://127.0.0.1:%d" % self.bus.port)
         self.askers.append(asker)
         return asker
 
@@ -484,7 +493,7 @@ class World:
         if read:
             last = self.read_log()
         self.bus.stop()
-        run = {"log": "log.sqlite", "segments": "home/bus/log", "foreign": self.foreign, "complete": complete,
+        run = {"log": "log.sqlite", "segments": os.path.join(self.bus.home, "bus/log"), "foreign": self.foreign, "complete": complete,
                "publishers": [{"name": role["name"], "producer": load_key(role["key"])["name"], "journal": role["name"] + ".sqlite"}
                               for role in self.roles("publisher")]
                + [{"name": role["name"], "producer": "http/admin", "journal": role["name"] + ".sqlite"} for role in self.roles("http-publisher")],
@@ -508,8 +517,7 @@ class World:
         return report
 
     def parked_of(self, group):
-        asker = Asker(load_key(self.key("load")))
-        self.askers.append(asker)
+        asker = self.asker(self.key("load"))
         status, rows = asker.call("bus.parked.list", {"consumer": group["name"]})
         if status != 200:
             raise Failed("bus.parked.list: %d %s" % (status, rows))

@@ -11,6 +11,7 @@ printed; the same seed makes the same choices, though not the same timing.
 """
 import argparse
 import collections
+import http.client
 import json
 import os
 import random
@@ -31,7 +32,7 @@ import zmq
 
 from eb1 import (ACK, ACKX, ERR, EVENTS, EXCEPTION, HELLO, LOST, PING, PUB, PUBACK, REFUSED, REP, REQ, SERVE, SUB, SUBOK, UNSUB, VERDICT, Asker, Link,
                  load_key, message, pack, records)
-from rig import HERE, Failed, Proxy, World
+from rig import HERE, Bus, Failed, Proxy, World, free_base
 
 SCENARIOS = {}
 
@@ -938,6 +939,94 @@ def consumer_position(world, name):
     (value,) = db.execute("SELECT next FROM position").fetchone()
     db.close()
     return value
+
+
+@scenario("failover", "10: the bus dies, its replica takes over, the old one returns: one history, nothing acknowledged is missing", rounds=(1, 20))
+def failover(o):
+    kills = 0
+    for index in range(o.rounds):
+        with World("failover", o.seed * 1000 + index) as world:
+            choose = world.random
+            first = world.bus
+            second = Bus(world.folder, free_base(random.Random()), name="2", twin=first)
+            world.others = [first, second]
+            both = ["tcp://127.0.0.1:%d" % first.port, "tcp://127.0.0.1:%d" % second.port]
+            settings = SMALL_SEGMENTS + "  endpoints: [%s]\n" % ", ".join('"%s"' % one for one in both)
+            first.write_private("suite.yml", settings + "  sync_replica: required\n")
+            standby = os.path.join(second.home, "keys/standby.json")
+            try:
+                first.slipway("key", "create", "standby", "--replicate", "--out", standby)
+            except Failed as failed:
+                if "sync_replica" in str(failed) or "--replicate" in str(failed) or "endpoints" in str(failed):
+                    return "this build has no replica"
+                raise
+            second.write_private("suite.yml", SMALL_SEGMENTS + "  replica_of: %s\n" % standby)
+            mixed_load(world, rate=150, endpoint=both)
+            first.start()
+            second.start(wait=False)
+            world.wait_for_acks(100, 60)
+            for _ in range(choose.randint(0, 3)):
+                # Neither losing the replica for a while nor the bus costs anything.
+                victim = choose.choice([first, second])
+                nap(choose.uniform(0, 0.5))
+                victim.kill()
+                kills += 1
+                nap(choose.uniform(0, 0.3))
+                victim.start(wait=victim is first)
+                world.wait_for_acks(choose.randint(1, 100), 60)
+            nap(choose.uniform(0, 0.5))
+            first.kill()
+            kills += 1
+            promote(second)
+            world.bus = second
+            world.wait_for_acks(200, 60)
+            # It returns, and must not be believed by anybody; nor may it write a second history.
+            first.start(wait=False)
+            world.wait_for_acks(200, 60)
+            end_of(first, both)
+            if first.process.poll() is None:
+                first.kill()
+            world.settle()
+            report = world.judge()
+    return {"rounds": o.rounds, "kills": kills, **report.counts}
+
+
+def promote(bus):
+    """What `slipway bus promote` does. It is refused while the old bus still seems to be there."""
+    with open(bus.token) as file:
+        headers = {"Authorization": "Bearer " + file.read().strip(), "Content-Type": "application/json"}
+    end = time.monotonic() + 30
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", bus.base + 1, timeout=10)
+            connection.request("POST", "/v1/bus/promote", "{}", headers)
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read()
+        except OSError as error:
+            status, text = 0, str(error)
+        if 200 <= status < 300:
+            return
+        if time.monotonic() > end:
+            raise Failed("the replica is not promoted within 30 s: %d %s" % (status, text))
+        time.sleep(0.1)
+
+
+def end_of(old, both):
+    """The old bus refuses everybody, once it was told. A client that knows the old place alone learns it from the answer."""
+    with open(os.path.join(old.home, "keys/load.json")) as file:
+        key = json.load(file)
+    owner = Quiet()
+    link = Link(zmq.Context.instance(), key, owner, endpoint=[both[0], both[0]])
+    end = time.monotonic() + 30
+    try:
+        while time.monotonic() < end and not link.superseded and old.process.poll() is None:
+            link.tick(time.monotonic())
+            link.socket.poll(20)
+            link.pump()
+        if not link.superseded and old.process.poll() is None:
+            raise Failed("the old bus still opens sessions 30 s after another took over")
+    finally:
+        link.close()
 
 
 @scenario("keys", "16: no key, a wrong key, a revoked one, a forbidden topic, a forged producer, another's routing id", rounds=(1, 1))
