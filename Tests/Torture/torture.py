@@ -965,7 +965,9 @@ def failover(o):
             first.start()
             second.start(wait=False)
             world.wait_for_acks(100, 60)
-            for _ in range(choose.randint(0, 3)):
+            keys = os.path.join(second.home, "keys/clients.json")
+            world.wait("the replica has the keys of the clients", lambda: os.path.getsize(keys) > 10, 30)
+            for _ in range(choose.randint(0, 3) if o.long else 0):
                 # Neither losing the replica for a while nor the bus costs anything.
                 victim = choose.choice([first, second])
                 nap(choose.uniform(0, 0.5))
