@@ -13,10 +13,17 @@ public enum BusComponent {
         var config = BusConfig(
             logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
             descriptor: try InheritedSockets.descriptor(named: "bus-zmq"))
-        config.apply(settings.bus, disk: Disk.space(in: boot.directory)?.total)
+        let space = Disk.space(in: boot.directory)
+        config.apply(settings.bus, disk: space?.total)
+        if let space { Reserve(directory: config.logDirectory, total: space.total).adjust(free: space.free, isFull: space.free < 4 << 20) }
         let keys = try KeyTable(path: Keyring.clientsFile(settings)) { try Keyring.clients(settings) }
-        let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
         let logger = boot.logger
+        for (name, why) in CursorStore.setAside("\(boot.directory)/state.sqlite", now: boot.now().milliseconds) {
+            logger.critical(
+                "the bookkeeping cannot be read and was set aside; consumers begin anew where they do not say where they are",
+                metadata: ["file": "\(name)", "error": "\(why)"])
+        }
+        let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
         let broker = try await Broker.start(config, secretKey: boot.key.secretKey, keys: keys, store: store, logger: logger) { error in
             // Not retried and not survived: after a failed write only a fresh start knows what the device holds.
             logger.critical("the log cannot be written; the bus ends here", metadata: ["error": "\(error)"])

@@ -100,15 +100,17 @@ public struct ErrorBody: Codable, Hashable, Sendable {
     }
 }
 
-/// Where a subscription begins. In JSON: `"cursor"`, `"first"`, `"new"`, `{"seq":n}`, `{"time":"…"}` or `{"stream":"…","seq":n}`.
+/// Where a subscription begins. In JSON: `"cursor"`, `"first"`, `"new"`, `{"seq":n}`, `{"time":"…"}`, `{"stream":"…","seq":n}`
+/// or `{"stream":"…","seq":n,"hash":"…"}`.
 public enum Position: Codable, Hashable, Sendable {
     case cursor, first, new
-    /// The first event with this number or a later one, optionally only in this log.
-    case seq(UInt64, stream: String?)
+    /// The first event with this number or a later one, optionally only in this log,
+    /// and when the batch that holds the event before has this hash (64 hexadecimal digits).
+    case seq(UInt64, stream: String?, hash: String? = nil)
     /// The first event at or after this time (RFC 3339).
     case time(String)
 
-    private enum Keys: String, CodingKey { case seq, time, stream }
+    private enum Keys: String, CodingKey { case seq, time, stream, hash }
 
     public init(from decoder: any Decoder) throws {
         if let text = try? decoder.singleValueContainer().decode(String.self) {
@@ -122,7 +124,9 @@ public enum Position: Codable, Hashable, Sendable {
         }
         let container = try decoder.container(keyedBy: Keys.self)
         if let seq = try container.decodeIfPresent(UInt64.self, forKey: .seq) {
-            self = .seq(seq, stream: try container.decodeIfPresent(String.self, forKey: .stream))
+            self = .seq(
+                seq, stream: try container.decodeIfPresent(String.self, forKey: .stream),
+                hash: try container.decodeIfPresent(String.self, forKey: .hash))
         } else {
             self = .time(try container.decode(String.self, forKey: .time))
         }
@@ -133,10 +137,11 @@ public enum Position: Codable, Hashable, Sendable {
         case .cursor, .first, .new:
             var container = encoder.singleValueContainer()
             try container.encode(self == .cursor ? "cursor" : self == .first ? "first" : "new")
-        case .seq(let seq, let stream):
+        case .seq(let seq, let stream, let hash):
             var container = encoder.container(keyedBy: Keys.self)
             try container.encode(seq, forKey: .seq)
             try container.encodeIfPresent(stream, forKey: .stream)
+            try container.encodeIfPresent(hash, forKey: .hash)
         case .time(let text):
             var container = encoder.container(keyedBy: Keys.self)
             try container.encode(text, forKey: .time)

@@ -277,7 +277,7 @@ final class FakeBus: Sendable {
                     var next: UInt64 = 1
                     switch body.from {
                     case .new: next = UInt64(log.count + 1)
-                    case .seq(let seq, _): next = seq
+                    case .seq(let seq, _, _): next = seq
                     default: break
                     }
                     subscriptions[peer]?[frame.handle] = Subscription(

@@ -10,6 +10,7 @@ final class MemoryLog: LogView {
     private let records = Locked<[StoredRecord]>([])
     var first: UInt64 { 1 }
     var pieces: [LogPiece] { [] }
+    func hashes(at seq: UInt64) -> [Data] { [] }
     func add(_ run: EventRun) { records.withLock { $0 += run } }
     func read(from seq: UInt64, bytes: Int) throws -> EventRun {
         records.withLock { all in

@@ -121,10 +121,13 @@ final class MemoryOutbox: OutboxSource {
 final class BusProcess {
     private let process = Process()
     /// `descriptors`: how many it may have, hard limit.
-    init(_ config: SuiteConfig, descriptors: Int? = nil) throws {
+    init(_ config: SuiteConfig, descriptors: Int? = nil, prefix: [String] = []) throws {
         let program = "\(Platform.binaries)/slipway-bus"
         let arguments = ["--home", config.home.path, "--port-base", "\(config.portBase)", "--log-level", "error"]
-        if let descriptors {
+        if let launcher = prefix.first {
+            process.executableURL = URL(fileURLWithPath: launcher)
+            process.arguments = prefix.dropFirst() + [program] + arguments
+        } else if let descriptors {
             process.executableURL = URL(fileURLWithPath: "/bin/sh")
             process.arguments = ["-c", "ulimit -n \(descriptors); exec \"$0\" \"$@\"", program] + arguments
         } else {

@@ -13,12 +13,14 @@ struct TestLog {
 
     init() { directory = NSTemporaryDirectory() + "slipway-log-\(UUID().uuidString)" }
 
-    func open() throws -> (EventLog, RecoveredLog) {
+    var settings: EventLog.Settings {
         var settings = EventLog.Settings(directory: directory)
         settings.segmentBytes = segmentBytes
         settings.firstSegmentBytes = firstSegmentBytes
-        return try EventLog.open(settings, durable: durable)
+        return settings
     }
+
+    func open() throws -> (EventLog, RecoveredLog) { try EventLog.open(settings, durable: durable) }
 
     static func event(_ number: Int, size: Int = 20) -> BatchEvent {
         BatchEvent(topic: "test.event", producer: "tester", id: "id-\(number)", payload: Data(repeating: UInt8(number % 251), count: size))

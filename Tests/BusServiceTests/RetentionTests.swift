@@ -98,7 +98,7 @@ import Wire
             let store = CursorStore(
                 store: try .init(path: home.directory + "/state.sqlite", durability: .normal, migrations: CursorStore.migrations))
             try store.note(first: 1, epoch: log.epoch, stream: log.stream)
-            try store.begin(at: fourth, stream: log.stream)
+            try store.begin(at: fourth, epoch: log.epoch, stream: log.stream)
             for piece in log.pieces.prefix(removed) { try FileManager.default.removeItem(atPath: home.file(piece.first)) }
             var settings = EventLog.Settings(directory: home.directory)
             settings.segmentBytes = home.segmentBytes

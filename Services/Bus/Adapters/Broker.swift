@@ -88,6 +88,9 @@ final class Broker: Service {
         settings.segmentBytes = config.segmentBytes
         settings.firstSegmentBytes = config.firstSegmentBytes
         settings.disk = config.disk
+        settings.found = { damage in
+            logger.critical("the log is damaged: \(damage.place)", metadata: ["events": "\(damage.first) to \(damage.last)"])
+        }
         let (log, recovered) = try EventLog.open(settings, durable: try store.mark(), knowing: { try store.known(stream: $0) })
         if let cut = recovered.cut, cut.to > cut.from {
             logger.warning(
@@ -104,6 +107,7 @@ final class Broker: Service {
                 "the log is damaged: \(damage.place)",
                 metadata: damage.first <= damage.last ? ["events": "\(damage.first) to \(damage.last)"] : [:])
         }
+        log.remember(try store.outboxes(stream: log.stream))
         let start = Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch)
         if case .full(let reason) = try log.append(start, time: Clock.wall()) {
             throw Problem(.storageFull, "there is no room for the log: \(reason)", hint: "free some space on that disk")
@@ -111,11 +115,15 @@ final class Broker: Service {
         try store.note(first: log.first, epoch: log.epoch, stream: log.stream)
         // The log says it, unless the very mark that said it was damaged.
         let outboxes = recovered.outboxes.merging(try store.outboxes(stream: log.stream)) { max($0, $1) }
+        let consumers = try store.consumers(stream: log.stream)
+        for row in consumers.spoiled {
+            logger.critical("the bookkeeping is damaged: \(row); its consumer begins anew")
+        }
         var routing = Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host)
         routing.retention = config.retention
         let router = Router(
             settings: routing, log: log, last: log.last, hash: log.hash,
-            outboxes: outboxes, recent: recovered.recent, consumers: try store.consumers(stream: log.stream),
+            outboxes: outboxes, recent: recovered.recent, consumers: consumers,
             makeID: { EventID.fresh().text })
         return (log, router)
     }

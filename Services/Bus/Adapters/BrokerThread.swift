@@ -29,7 +29,11 @@ final class BrokerThread {
     private var toldAt: Int64 = 0
     private var trimmedAt: Int64 = 0
     private var trimming = false
+    private var covering = false
     private var stopping = false
+    private let reserve: Reserve?
+    private let scrub = Locked(LogScrub())
+    private var scrubAt = Int64.min
     /// What may take its time.
     private let housekeeping = DispatchQueue(label: "bus-housekeeping", qos: .utility)
     /// A failure to store is told once, not ten times a second.
@@ -49,6 +53,7 @@ final class BrokerThread {
         self.keys = keys
         self.logger = logger
         self.advanced = advanced
+        reserve = Disk.space(in: log.settings.directory).map { Reserve(directory: log.settings.directory, total: $0.total) }
     }
 
     /// Until `stop` or `bus.drain` comes; then all that was taken in is on the device and acknowledged, and cursors are stored.
@@ -121,7 +126,10 @@ final class BrokerThread {
             router.flushed(result, now: now)
             toldAt = now
             advanced(router.last)
+            cover(all: false)
         case .saved(let error): saved(error)
+        case .covered: covering = false
+        case .looked(let isOver): scrubAt = isOver ? now + 86_400_000 : now
         case .trimmed(let error):
             trimming = false
             if let error { logger.error("what retention removes could not be removed", metadata: ["error": "\(error)"]) }
@@ -174,15 +182,44 @@ final class BrokerThread {
         cursors.saveLater(changes, mark: mark, stream: log.stream) { [inbox] error in inbox.post(.saved(error)) }
     }
 
-    /// Retention: decided here once a second, done on a thread of its own.
+    /// Has the index of the log written on, when much of it is not in it.
+    private func cover(all: Bool) {
+        guard !covering, let covers = log.covers(at: router.last, all: all), let first = covers.first else { return }
+        covering = true
+        let ids = router.recent.since(first.before.last + 1)
+        housekeeping.async { [log, inbox] in
+            // Without it a start takes longer; that is all.
+            try? log.write(covers, ids: ids)
+            inbox.post(.covered)
+        }
+    }
+
+    /// About 1 MiB of the log a second, from its beginning to its end once a day.
+    private func lookThrough(_ now: Int64) {
+        guard now >= scrubAt else { return }
+        scrubAt = .max
+        housekeeping.async { [scrub, log, inbox] in
+            let isOver = scrub.withLock { scrub in scrub.look(log) }
+            inbox.post(.looked(isOver: isOver))
+        }
+    }
+
+    /// Retention and room: decided here once a second, done on a thread of its own.
     private func trim(_ now: Int64) {
         guard !trimming, now - trimmedAt >= 1000 else { return }
         trimmedAt = now
+        cover(all: true)
+        if let space = Disk.space(in: log.settings.directory) {
+            router.look(free: space.free, total: space.total)
+            let isFull = router.space.isFull
+            housekeeping.async { [reserve] in reserve?.adjust(free: space.free, isFull: isFull) }
+        }
+        lookThrough(now)
         guard let first = router.trim(wall: Clock.wall()) else { return }
         trimming = true
         housekeeping.async { [cursors, log, inbox] in
             do {
-                try cursors.begin(at: first, stream: log.stream)
+                try cursors.begin(at: first, epoch: log.epoch, stream: log.stream)
                 try log.trim(before: first)
                 inbox.post(.trimmed(nil))
             } catch {
@@ -224,7 +261,7 @@ final class BrokerThread {
             case .parked(_, _, let done): done(nil)
             case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
-            case .refusedKey, .denied, .trimmed, .stop: break
+            case .refusedKey, .denied, .trimmed, .covered, .looked, .stop: break
             }
         }
         do {
@@ -234,7 +271,10 @@ final class BrokerThread {
         }
         router.sayGoodbye(now)
         carryOut(now)
-        housekeeping.sync {}
+        housekeeping.sync {
+            guard let covers = log.covers(at: router.last, all: true, always: true), let first = covers.first else { return }
+            try? log.write(covers, ids: router.recent.since(first.before.last + 1))
+        }
         for done in publishing.values { done(nil) }
         for done in calling.values { done(503, Data()) }
         do {

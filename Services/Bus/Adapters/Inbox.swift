@@ -14,6 +14,10 @@ enum Order: Sendable {
     case saved((any Error)?)
     /// The log was shortened at its beginning, or could not be.
     case trimmed((any Error)?)
+    /// The index of the log was written on.
+    case covered
+    /// A part of the log was checked; the last one or not.
+    case looked(isOver: Bool)
     /// Somebody at this address has a key that is not in the key file.
     case refusedKey(String)
     /// A request over HTTP asked for what its token may not.
@@ -57,7 +61,7 @@ final class Inbox: Sendable {
             switch order {
             case .publish, .call, .consumers, .parked, .unpark, .refusedKey, .denied:
                 guard state.queue.count < Self.limit else { return (false, false) }
-            case .flushed, .saved, .trimmed, .stop: break
+            case .flushed, .saved, .trimmed, .covered, .looked, .stop: break
             }
             state.queue.append(order)
             defer { state.wakePending = true }

@@ -197,6 +197,8 @@ protocol LogView: Sendable {
     var first: UInt64 { get }
     /// Its files, oldest first.
     var pieces: [LogPiece] { get }
+    /// The chain's hashes while that was the last event, and of the batch that holds it; none when they cannot be read.
+    func hashes(at seq: UInt64) throws -> [Data]
     /// About how many bytes the events after `seq` take.
     func bytes(after seq: UInt64) -> UInt64
     /// Consecutive events from `seq` on, at least one when `seq` is in the log. Throws `DamagedRange`, `Trimmed`,

@@ -5,6 +5,8 @@ struct ConsumerRecords: Sendable {
     var cursors: [ConsumerKey: Cursor] = [:]
     var queues: [ConsumerKey: WorkQueue] = [:]
     var parked: [ConsumerKey: [UInt64: Parked]] = [:]
+    /// Rows that are not what was written, for people; what they said is forgotten.
+    var spoiled: [String] = []
 }
 
 /// What the bookkeeping database has to learn.

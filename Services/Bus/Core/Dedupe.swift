@@ -27,7 +27,7 @@ struct RecentIDs: Sendable {
             }
         }
 
-        private init(high: UInt64, low: UInt64) {
+        init(high: UInt64, low: UInt64) {
             self.high = high
             self.low = low
         }
@@ -56,7 +56,10 @@ struct RecentIDs: Sendable {
     /// Nobody outside can make ids that fall on one place.
     private let seed = UInt64.random(in: .min ... .max) | 1
 
-    init(least: Int = 1_000_000, most: Int = 1_400_000) {
+    /// The default of the bound.
+    static let most = 1_400_000
+
+    init(least: Int = 1_000_000, most: Int = Self.most) {
         self.least = least
         self.most = max(least, most)
         table = Array(repeating: 0, count: 1024)
@@ -154,4 +157,25 @@ struct RecentIDs: Sendable {
         shift -= 1
         for number in oldest..<next { put(number % most) }
     }
+}
+
+/// What the index beside the log holds of them.
+extension RecentIDs {
+    struct Remembered: Sendable {
+        var key: Key
+        var seq: UInt64
+        var seconds: UInt32
+    }
+
+    /// Those from number `seq` on, in the order in which they came.
+    func since(_ seq: UInt64) -> [Remembered] {
+        var start = next
+        while start > oldest, entries[(start - 1) % most].seq >= seq { start -= 1 }
+        return (start..<next).map { number in
+            let entry = entries[number % most]
+            return Remembered(key: entry.key, seq: entry.seq, seconds: times[number % most])
+        }
+    }
+
+    mutating func insert(_ id: Remembered) { insert(id.key, seq: id.seq, time: UInt64(id.seconds) * 1_000_000_000) }
 }

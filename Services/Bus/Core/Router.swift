@@ -63,6 +63,7 @@ struct Router: Sendable {
     var lagAt = Int64.min / 2
     /// Somebody who may has asked the bus to end in order, and to be started again.
     var isDraining = false
+    var space = SpaceWatch()
 
     // Publishing
     var filling: FillingBatch

@@ -133,11 +133,13 @@ extension Router {
             guard let consumer, let cursor = cursors[consumer] else { return .at(log.first) }
             if cursor.seq > last { return .lost(status: 409, wanted: cursor.seq + 1) }
             return cursor.seq + 1 < log.first ? .lost(status: 410, wanted: cursor.seq + 1) : .at(cursor.seq + 1)
-        case .seq(let seq, let stream):
+        case .seq(let seq, let stream, let hash):
             if let stream, stream != settings.stream { return .lost(status: 409, wanted: seq) }
             if seq > last + 1 { return .lost(status: 409, wanted: seq) }
+            // Whoever has seen nothing has nothing to compare.
             if seq <= 1 { return .at(log.first) }
-            return seq < log.first ? .lost(status: 410, wanted: seq) : .at(seq)
+            guard seq >= log.first else { return .lost(status: 410, wanted: seq) }
+            return try hash.map { try compare($0, before: seq) } ?? .at(seq)
         case .time(let text):
             guard let time = Timestamp(text), time.milliseconds >= 0 else { throw WireError("'time' is not RFC 3339") }
             do {
@@ -150,10 +152,21 @@ extension Router {
         }
     }
 
+    /// Whether the log extends what the consumer saw: a backup of this log that was restored and written on has the same numbers,
+    /// and another chain.
+    private func compare(_ hash: String, before seq: UInt64) throws -> Start {
+        let known = try log.hashes(at: seq - 1).map(Self.hex)
+        if known.contains(hash.lowercased()) { return .at(seq) }
+        // The batch that it names may have been removed, and only one without events behind it was kept.
+        if seq == log.first { return .lost(status: 410, wanted: seq) }
+        // None: its mark is damaged, which was told. Nobody can compare.
+        return known.isEmpty ? .at(seq) : .lost(status: 409, wanted: seq)
+    }
+
     /// A queue that exists goes on where it is, whatever the newest member would like; unless the log has left it behind.
     private mutating func startGroup(_ from: Position?, _ consumer: ConsumerKey?) throws -> Start {
         guard let consumer, let queue = queues[consumer] else { return try start(from ?? .cursor, consumer) }
-        if case .seq(let seq, let stream?)? = from, stream != settings.stream { return .lost(status: 409, wanted: seq) }
+        if case .seq(let seq, let stream?, _)? = from, stream != settings.stream { return .lost(status: 409, wanted: seq) }
         let isLost = queue.next > last + 1 || queue.next < log.first
         guard isLost else { return .at(queue.next) }
         guard let from, from != .cursor else { return .lost(status: queue.next > last + 1 ? 409 : 410, wanted: queue.next) }

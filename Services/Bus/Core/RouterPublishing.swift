@@ -69,7 +69,7 @@ extension Router {
                 if status == 403 {
                     deny(session.user, .publish, allowed.refusal(String(decoding: event.topic, as: UTF8.self), event.payload), now)
                 }
-                if status == 429 { session.refusedFrom = number }
+                if status == 429 || status == 507 { session.refusedFrom = number }
             }
             number += 1
         }
@@ -102,6 +102,7 @@ extension Router {
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return .refuse(429) }
         let key = RecentIDs.Key(producer, event.id)
         if session.outbox == nil, recent.seq(key) != nil { return .duplicate(key) }
+        if space.isFull { return .refuse(507) }
         return .store(key, topic)
     }
 
@@ -147,6 +148,7 @@ extension Router {
             if let status = Self.shape(publication.topic, publication.id, publication.payload.count) { return .refused(status) }
             let key = RecentIDs.Key(producer, publication.id)
             if recent.seq(key) != nil { return .duplicate(key) }
+            if space.isFull { return .refused(507) }
             let index = add(
                 BatchEvent(topic: publication.topic, producer: producer, id: publication.id, payload: publication.payload))
             remember(key, index)

@@ -7,7 +7,7 @@ import Kit
 struct BusMain: ComponentCommand {
     static let configuration = CommandConfiguration(
         commandName: "slipway-bus", abstract: "Keep the log and carry events, streams and queries between the components.",
-        version: Version.text)
+        version: Version.text, subcommands: [Fsck.self])
     @OptionGroup var options: ComponentOptions
 
     mutating func run() async throws {

@@ -1,3 +1,4 @@
+import Contracts
 import Foundation
 import GRDB
 import Storage
@@ -30,6 +31,11 @@ struct CursorStore: Sendable {
                     """)
         }
         groups(&migrator)
+        migrator.registerMigration("bus 4: a CRC in each row") { db in
+            for table in ["cursors", "durable_mark", "outboxes", "logs", "queues", "parked"] {
+                try db.execute(sql: "ALTER TABLE \(table) ADD COLUMN crc INTEGER")
+            }
+        }
     }
 
     private static func groups(_ migrator: inout DatabaseMigrator) {
@@ -49,36 +55,67 @@ struct CursorStore: Sendable {
         }
     }
 
-    func mark() throws -> DurableMark? {
-        try store.db.read { db in
-            try Row.fetchOne(db, sql: "SELECT segment, \"offset\", seq FROM durable_mark").map { row in
-                DurableMark(segment: UInt64(bitPattern: row[0]), offset: row[1], seq: UInt64(bitPattern: row[2]))
+    /// A file that is no database, or a damaged one, gets another name, and a new one is begun; which, and why. What it held is lost to
+    /// the bus, so everything is delivered again: that is what consumers must bear anyway.
+    static func setAside(_ path: String, now: Int64) -> [(name: String, why: String)] {
+        guard FileManager.default.fileExists(atPath: path) else { return [] }
+        var why: String
+        do {
+            var configuration = Configuration()
+            configuration.busyMode = .timeout(5)
+            let queue = try DatabaseQueue(path: path, configuration: configuration)
+            let problems = try queue.writeWithoutTransaction { try String.fetchAll($0, sql: "PRAGMA integrity_check(1)") }
+            try queue.close()
+            guard let problem = problems.first, problem != "ok" else { return [] }
+            why = problem
+        } catch let error as DatabaseError where error.resultCode == .SQLITE_CORRUPT || error.resultCode == .SQLITE_NOTADB {
+            why = error.message ?? "\(error.resultCode)"
+        } catch {
+            // Whoever opens it next says what is wrong.
+            return []
+        }
+        let aside = "\(path).damaged-\(now)"
+        for suffix in ["", "-wal", "-shm"] where access(path + suffix, F_OK) == 0 {
+            if rename(path + suffix, aside + suffix) != 0 { why += "; \(DiskError("name \(aside)\(suffix)"))" }
+        }
+        return [(aside, why)]
+    }
+
+    func mark() throws -> DurableMark? { try Self.mark(store.db) }
+    static func mark(_ db: some DatabaseReader) throws -> DurableMark? {
+        try db.read { db in
+            try Row.fetchOne(db, sql: "SELECT segment, \"offset\", seq, crc FROM durable_mark").flatMap { row in
+                guard Seal.holds(row) else { return nil }
+                return DurableMark(segment: UInt64(bitPattern: row[0]), offset: row[1], seq: UInt64(bitPattern: row[2]))
             }
         }
     }
 
     /// The consumers of this log. Those of another one (before a restore of nothing) are left where they are.
-    func consumers(stream: String) throws -> ConsumerRecords {
-        try store.db.read { db in
+    func consumers(stream: String) throws -> ConsumerRecords { try Self.consumers(stream: stream, store.db) }
+    static func consumers(stream: String, _ db: some DatabaseReader) throws -> ConsumerRecords {
+        try db.read { db in
             var result = ConsumerRecords()
             let cursors = try Row.fetchCursor(
-                db, sql: "SELECT owner, consumer, seq, generation, strike, strike_deliveries FROM cursors WHERE stream = ?",
-                arguments: [stream])
+                db, sql: "SELECT owner, consumer, seq, generation, strike, strike_deliveries, stream, crc FROM cursors")
             while let row = try cursors.next() {
+                guard result.accepts(row, "the cursor", stream) else { continue }
                 let strike: Int64? = row[4]
                 result.cursors[ConsumerKey(owner: row[0], name: row[1])] = Cursor(
                     seq: UInt64(bitPattern: row[2]), generation: UInt64(bitPattern: row[3]),
                     strike: strike.map { Strike(seq: UInt64(bitPattern: $0), deliveries: row[5] ?? 1) })
             }
             let queues = try Row.fetchCursor(
-                db, sql: "SELECT owner, consumer, next, unsettled FROM queues WHERE stream = ?", arguments: [stream])
+                db, sql: "SELECT owner, consumer, next, unsettled, stream, crc FROM queues")
             while let row = try queues.next() {
+                guard result.accepts(row, "the work queue", stream) else { continue }
                 result.queues[ConsumerKey(owner: row[0], name: row[1])] = WorkQueue(
                     next: UInt64(bitPattern: row[2]), unsettled: Self.unpack(row[3]))
             }
             let parked = try Row.fetchCursor(
-                db, sql: "SELECT owner, consumer, seq, deliveries, reason, at FROM parked WHERE stream = ?", arguments: [stream])
+                db, sql: "SELECT owner, consumer, seq, deliveries, reason, at, stream, crc FROM parked")
             while let row = try parked.next() {
+                guard result.accepts(row, "a parked event", stream) else { continue }
                 let seq = UInt64(bitPattern: row[2])
                 result.parked[ConsumerKey(owner: row[0], name: row[1]), default: [:]][seq] = Parked(
                     seq: seq, deliveries: row[3], reason: row[4], at: row[5])
@@ -105,21 +142,43 @@ struct CursorStore: Sendable {
     }
 
     /// What is remembered of a log; nil: nothing.
-    func known(stream: String) throws -> KnownLog? {
-        try store.db.read { db in
-            guard let row = try Row.fetchOne(db, sql: "SELECT first, epoch FROM logs WHERE stream = ?", arguments: [stream]) else {
-                return nil
-            }
+    func known(stream: String) throws -> KnownLog? { try Self.known(stream: stream, store.db) }
+    static func known(stream: String, _ db: some DatabaseReader) throws -> KnownLog? {
+        try db.read { db in
+            guard let row = try Row.fetchOne(db, sql: "SELECT first, epoch, stream, crc FROM logs WHERE stream = ?", arguments: [stream]),
+                Seal.holds(row)
+            else { return nil }
             return KnownLog(first: UInt64(bitPattern: row[0]), epoch: UInt64(bitPattern: row[1]))
         }
     }
 
     /// The highest number taken from each outbox into that log.
-    func outboxes(stream: String) throws -> [OutboxKey: UInt64] {
-        try store.db.read { db in
+    func outboxes(stream: String) throws -> [OutboxKey: UInt64] { try Self.outboxes(stream: stream, store.db) }
+    static func outboxes(stream: String, _ db: some DatabaseReader) throws -> [OutboxKey: UInt64] {
+        try db.read { db in
             var result: [OutboxKey: UInt64] = [:]
-            let rows = try Row.fetchCursor(db, sql: "SELECT producer, outbox, number FROM outboxes WHERE stream = ?", arguments: [stream])
-            while let row = try rows.next() { result[OutboxKey(producer: row[0], outbox: row[1])] = UInt64(bitPattern: row[2]) }
+            let rows = try Row.fetchCursor(
+                db, sql: "SELECT producer, outbox, number, stream, crc FROM outboxes WHERE stream = ?", arguments: [stream])
+            // The log has them as well.
+            while let row = try rows.next() {
+                guard Seal.holds(row) else { continue }
+                result[OutboxKey(producer: row[0], outbox: row[1])] = UInt64(bitPattern: row[2])
+            }
+            return result
+        }
+    }
+
+    /// Rows of the log and of the outboxes that are not what was written, for people.
+    static func spoiled(_ db: some DatabaseReader) throws -> [String] {
+        try db.read { db in
+            var result: [String] = []
+            for (name, columns) in [
+                ("the durable mark", "segment, \"offset\", seq, crc FROM durable_mark"),
+                ("the row of a log", "first, epoch, stream, crc FROM logs"),
+                ("the row of an outbox", "producer, outbox, number, stream, crc FROM outboxes"),
+            ] {
+                for row in try Row.fetchAll(db, sql: "SELECT \(columns)") where !Seal.holds(row) { result.append("\(name) fails its CRC") }
+            }
             return result
         }
     }
@@ -129,20 +188,22 @@ struct CursorStore: Sendable {
         try store.db.write { db in
             try db.execute(
                 sql: """
-                    INSERT INTO logs (stream, first, epoch) VALUES (?, ?, ?)
-                    ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch
-                    """, arguments: [stream, Int64(bitPattern: first), Int64(bitPattern: epoch)])
+                    INSERT INTO logs (first, epoch, stream, crc) VALUES (?, ?, ?, ?)
+                    ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch, crc = excluded.crc
+                    """, arguments: Seal.sealed([Int64(bitPattern: first), Int64(bitPattern: epoch), stream]))
         }
     }
 
     /// Notes with which number the log begins from now on. It is on the device when this returns, because what comes before is
     /// then removed.
-    func begin(at first: UInt64, stream: String) throws {
+    func begin(at first: UInt64, epoch: UInt64, stream: String) throws {
         try store.db.writeWithoutTransaction { db in
             // In WAL mode this flushes the WAL at the commit, and with it all commits before.
             try db.execute(sql: "PRAGMA synchronous=FULL")
             defer { try? db.execute(sql: "PRAGMA synchronous=NORMAL") }
-            try db.execute(sql: "UPDATE logs SET first = ? WHERE stream = ?", arguments: [Int64(bitPattern: first), stream])
+            try db.execute(
+                sql: "UPDATE logs SET first = ?, epoch = ?, stream = ?, crc = ? WHERE stream = ?",
+                arguments: Seal.sealed([Int64(bitPattern: first), Int64(bitPattern: epoch), stream]) + [stream])
         }
     }
 
@@ -161,31 +222,34 @@ struct CursorStore: Sendable {
     private static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
         let statement = try db.cachedStatement(
             sql: """
-                INSERT INTO cursors (owner, consumer, seq, generation, stream, strike, strike_deliveries) VALUES (?, ?, ?, ?, ?, ?, ?)
+                INSERT INTO cursors (owner, consumer, seq, generation, strike, strike_deliveries, stream, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
                 ON CONFLICT (owner, consumer) DO UPDATE
                 SET seq = excluded.seq, generation = excluded.generation, stream = excluded.stream, strike = excluded.strike,
-                    strike_deliveries = excluded.strike_deliveries
+                    strike_deliveries = excluded.strike_deliveries, crc = excluded.crc
                 """)
         for (key, cursor) in changes.cursors {
-            try statement.execute(arguments: [
-                key.owner, key.name, Int64(bitPattern: cursor.seq), Int64(bitPattern: cursor.generation), stream,
-                cursor.strike.map { Int64(bitPattern: $0.seq) }, cursor.strike?.deliveries,
-            ])
+            try statement.execute(
+                arguments: Seal.sealed([
+                    key.owner, key.name, Int64(bitPattern: cursor.seq), Int64(bitPattern: cursor.generation),
+                    cursor.strike.map { Int64(bitPattern: $0.seq) }, cursor.strike?.deliveries, stream,
+                ]))
         }
         try saveGroups(changes, stream, db)
         for (key, number) in changes.outboxes {
             try db.cachedStatement(
                 sql: """
-                    INSERT INTO outboxes (stream, producer, outbox, number) VALUES (?, ?, ?, ?)
-                    ON CONFLICT (stream, producer, outbox) DO UPDATE SET number = max(number, excluded.number)
+                    INSERT INTO outboxes (producer, outbox, number, stream, crc) VALUES (?, ?, ?, ?, ?)
+                    ON CONFLICT (stream, producer, outbox) DO UPDATE SET number = excluded.number, crc = excluded.crc
+                    WHERE excluded.number > number OR outboxes.crc IS NULL
                     """
-            ).execute(arguments: [stream, key.producer, key.outbox, Int64(bitPattern: number)])
+            ).execute(arguments: Seal.sealed([key.producer, key.outbox, Int64(bitPattern: number), stream]))
         }
         try db.execute(
             sql: """
-                INSERT INTO durable_mark (one, segment, "offset", seq) VALUES (1, ?, ?, ?)
-                ON CONFLICT (one) DO UPDATE SET segment = excluded.segment, "offset" = excluded."offset", seq = excluded.seq
-                """, arguments: [Int64(bitPattern: mark.segment), mark.offset, Int64(bitPattern: mark.seq)])
+                INSERT INTO durable_mark (one, segment, "offset", seq, crc) VALUES (1, ?, ?, ?, ?)
+                ON CONFLICT (one) DO UPDATE
+                SET segment = excluded.segment, "offset" = excluded."offset", seq = excluded.seq, crc = excluded.crc
+                """, arguments: Seal.sealed([Int64(bitPattern: mark.segment), mark.offset, Int64(bitPattern: mark.seq)]))
     }
 
     private static func saveGroups(_ changes: Changes, _ stream: String, _ db: Database) throws {
@@ -196,11 +260,11 @@ struct CursorStore: Sendable {
             }
             try db.cachedStatement(
                 sql: """
-                    INSERT INTO queues (owner, consumer, stream, next, unsettled) VALUES (?, ?, ?, ?, ?)
+                    INSERT INTO queues (owner, consumer, next, unsettled, stream, crc) VALUES (?, ?, ?, ?, ?, ?)
                     ON CONFLICT (owner, consumer) DO UPDATE
-                    SET stream = excluded.stream, next = excluded.next, unsettled = excluded.unsettled
+                    SET stream = excluded.stream, next = excluded.next, unsettled = excluded.unsettled, crc = excluded.crc
                     """
-            ).execute(arguments: [key.owner, key.name, stream, Int64(bitPattern: queue.next), pack(queue.unsettled)])
+            ).execute(arguments: Seal.sealed([key.owner, key.name, Int64(bitPattern: queue.next), pack(queue.unsettled), stream]))
         }
         for (key, entries) in changes.parked {
             for (seq, parked) in entries {
@@ -212,10 +276,64 @@ struct CursorStore: Sendable {
                 }
                 try db.cachedStatement(
                     sql: """
-                        INSERT OR REPLACE INTO parked (owner, consumer, seq, stream, deliveries, reason, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+                        INSERT OR REPLACE INTO parked (owner, consumer, seq, deliveries, reason, at, stream, crc)
+                        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
                         """
-                ).execute(arguments: [key.owner, key.name, number, stream, parked.deliveries, parked.reason, parked.at])
+                ).execute(
+                    arguments: Seal.sealed([key.owner, key.name, number, parked.deliveries, parked.reason, parked.at, stream]))
             }
         }
+    }
+}
+
+/// A CRC over the values of a row, because SQLite does not notice when a bit of a value flips.
+enum Seal {
+    /// The values, and their CRC after them: the order in which the row is written.
+    static func sealed(_ values: [(any DatabaseValueConvertible)?]) -> StatementArguments {
+        StatementArguments(values + [crc(values.map { $0?.databaseValue ?? .null })])
+    }
+
+    /// Whether the values, of which the CRC is the last, are what was written. Rows from before there were CRCs are believed.
+    static func holds(_ row: Row) -> Bool {
+        let values = Array(row.databaseValues)
+        guard let last = values.last, !last.isNull else { return true }
+        return Int64.fromDatabaseValue(last) == crc(Array(values.dropLast()))
+    }
+
+    private static func crc(_ values: [DatabaseValue]) -> Int64 {
+        var writer = Writer()
+        for value in values {
+            switch value.storage {
+            case .null: writer.u8(0)
+            case .int64(let number):
+                writer.u8(1)
+                writer.u64(UInt64(bitPattern: number))
+            case .double(let number):
+                writer.u8(2)
+                writer.u64(number.bitPattern)
+            case .string(let text):
+                writer.u8(3)
+                writer.u32(UInt32(clamping: text.utf8.count))
+                writer.text(text)
+            case .blob(let data):
+                writer.u8(4)
+                writer.u32(UInt32(clamping: data.count))
+                writer.bytes(data)
+            }
+        }
+        return Int64(CRC32C.checksum(writer.data))
+    }
+}
+
+extension ConsumerRecords {
+    /// Whether the row is whole, and of this log. A spoiled one is noted.
+    fileprivate mutating func accepts(_ row: Row, _ what: String, _ stream: String) -> Bool {
+        guard Seal.holds(row) else {
+            let owner = String.fromDatabaseValue(row[0]) ?? "?"
+            let name = String.fromDatabaseValue(row[1]) ?? "?"
+            spoiled.append("\(what) of consumer \(Problem.quote(name)) of \(Problem.quote(owner)) fails its CRC")
+            return false
+        }
+        return row["stream"] == stream
     }
 }

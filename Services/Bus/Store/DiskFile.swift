@@ -123,6 +123,47 @@ final class DiskFile: Sendable {
         return done == data.count ? data : Data(data.prefix(done))
     }
 
+    /// What stands from `start` on, up to the last byte that is not zero, in a buffer whose offsets are the file's. Blocks that the
+    /// device cannot read are filled with ones, and named.
+    func readAround(from start: Int, size: Int) throws -> (Data, unreadable: [Int]) {
+        var unreadable: [Int] = []
+        func piece(_ from: Int, _ to: Int) throws -> Data {
+            do { return try read(at: from, count: to - from) } catch let error as DiskError where error.code == EIO {
+                var data = Data(capacity: to - from)
+                var at = from
+                while at < to {
+                    // As far as the next block.
+                    let end = min(to, (at & ~4095) + 4096)
+                    do { data += try read(at: at, count: end - at) } catch let error as DiskError where error.code == EIO {
+                        data += Data(repeating: 0xFF, count: end - at)
+                        unreadable.append(at)
+                    }
+                    at = end
+                }
+                return data
+            }
+        }
+        // From the end, so that a segment that is nearly empty costs no memory.
+        let step = 1 << 20
+        var end = size
+        while end > start {
+            let from = max(start, end - step)
+            let used = LogScan.endOfData(try piece(from, end))
+            guard used == 0 else {
+                end = min(size, (from + used + 63) & ~63)
+                break
+            }
+            end = from
+        }
+        unreadable = []
+        var data = Data(count: end)
+        for from in stride(from: start, to: end, by: step) {
+            let part = try piece(from, min(end, from + step))
+            data.replaceSubrange(from..<from + part.count, with: part)
+        }
+        return (data, unreadable)
+    }
+
     func sync() throws {
         _ = try disk.tap?(.flush(path))
         // Never retried: after a failure the kernel may have dropped the pages and marked them clean.

@@ -20,6 +20,8 @@ final class EventLog: LogView {
         /// Zero-filled while the bus starts, so it is small.
         var firstSegmentBytes = 4 << 20
         var disk = Disk()
+        /// Told of damage that is found after the start, on the thread that found it.
+        var found: @Sendable (DamagedRange) -> Void = { _ in }
         init(directory: String) { self.directory = directory }
     }
 
@@ -40,6 +42,8 @@ final class EventLog: LogView {
     private struct Appender: Sendable {
         var hash: Data
         var time: UInt64
+        /// The highest number taken from each outbox.
+        var outboxes: [OutboxKey: UInt64]
     }
 
     let settings: Settings
@@ -47,7 +51,7 @@ final class EventLog: LogView {
     let stream: String
     /// Counts the starts of the bus on this log.
     let epoch: UInt64
-    private let streamBytes: Data
+    let streamBytes: Data
     /// Kept open, so that a new segment needs no descriptor for it.
     let directory: DiskDirectory
     let shared: Locked<Shared>
@@ -64,7 +68,7 @@ final class EventLog: LogView {
             atPath: settings.directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         try DiskDirectory(URL(fileURLWithPath: settings.directory).deletingLastPathComponent().path, disk: settings.disk).sync()
         let names = try FileManager.default.contentsOfDirectory(atPath: settings.directory).sorted()
-        var segments = names.filter { $0.hasSuffix(".log") && $0.utf8.count == 24 && UInt64($0.dropLast(4)) != nil }
+        var segments = names.filter { isSegment($0) }
         let stored = segments.lazy.compactMap {
             try? SegmentHeader(
                 DiskFile("\(settings.directory)/\($0)", readOnly: true, disk: settings.disk).read(at: 0, count: SegmentHeader.length))
@@ -105,8 +109,10 @@ final class EventLog: LogView {
             Shared(
                 segments: recovered.segments, last: recovered.last, hash: recovered.hash, mark: mark, first: recovered.first,
                 damage: recovered.damage))
-        appender = Locked(Appender(hash: recovered.hash, time: recovered.time))
+        appender = Locked(Appender(hash: recovered.hash, time: recovered.time, outboxes: recovered.outboxes))
     }
+
+    static func isSegment(_ name: String) -> Bool { name.hasSuffix(".log") && name.utf8.count == 24 && UInt64(name.dropLast(4)) != nil }
 
     private static func name(_ stream: Data) -> String { stream.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() }
 
@@ -125,11 +131,33 @@ final class EventLog: LogView {
         guard let at = segments.lastIndex(where: { $0.first <= seq }) else { throw missing(seq, "missing at the start of the log") }
         var run = EventRun(firstSeq: seq, bytes: [], places: [])
         for segment in segments[at...] {
-            let done = try LogReading.collect(segment, into: &run, last: last, bytes: bytes)
+            let done: Bool
+            do {
+                done = try LogReading.collect(segment, into: &run, last: last, bytes: bytes)
+            } catch let suspicion as LogReading.Suspicion {
+                // What is good so far is served first; the next read comes here again.
+                guard run.isEmpty else { return run }
+                return try read(from: seq, bytes: bytes, after: suspicion)
+            } catch let error as DiskError where error.code == EIO {
+                guard run.isEmpty else { return run }
+                return try read(from: seq, bytes: bytes, after: LogReading.Suspicion(segment: segment))
+            }
             if done || run.lastSeq >= last { break }
         }
         if run.isEmpty { throw missing(seq, "missing in \(segments[at].name)") }
         return run
+    }
+
+    /// Looks at the segment, which tells what of it is damaged, and reads on.
+    private func read(from seq: UInt64, bytes: Int, after suspicion: LogReading.Suspicion) throws -> EventRun {
+        // Looked at already, and still not what it was: its device changes its mind.
+        guard !suspicion.segment.isSuspect else { throw missing(seq, suspicion.segment.name) }
+        try examine(suspicion.segment)
+        shared.withLock { shared in
+            guard let at = shared.segments.lastIndex(where: { $0.first == suspicion.segment.first }) else { return }
+            shared.segments[at].isSuspect = true
+        }
+        return try read(from: seq, bytes: bytes)
     }
 
     /// The range that was found missing at the start and holds `seq`, from there on.
@@ -180,7 +208,8 @@ final class EventLog: LogView {
     /// Writes the batch and flushes it: when this returns it is on the device. `time` in nanoseconds since 1970.
     func append(_ batch: consuming Batch, time wall: UInt64) throws -> FlushResult {
         let (previous, time) = appender.withLock { ($0.hash, max($0.time, wall)) }
-        let (first, last) = (batch.first, batch.last)
+        if let all = numbersForNewSegment(size: batch.records.bytes.count, batch.outboxes) { batch.outboxes = all }
+        let (first, last, outboxes) = (batch.first, batch.last, batch.outboxes)
         let sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
         let size = sealed.run.bytes.count
         let segment: Segment
@@ -192,22 +221,43 @@ final class EventLog: LogView {
         }
         try sealed.run.bytes.withUnsafeBytes { try segment.file.write($0, at: segment.end) }
         try segment.file.sync()
-        appender.withLock { $0 = Appender(hash: sealed.hash, time: time) }
+        appender.withLock { appender in
+            appender.hash = sealed.hash
+            appender.time = time
+            for (key, number) in outboxes { appender.outboxes[key] = number }
+        }
         shared.withLock { shared in
-            var written = segment
-            written.end = segment.end + size
-            written.last = last
-            written.time = time
-            written.note(sealed.run, at: segment.end, time: time)
-            if shared.segments.last?.first == written.first { shared.segments.removeLast() }
-            shared.segments.append(written)
+            // In place: what another thread has noted of it meanwhile stays.
+            if shared.segments.last?.first != segment.first { shared.segments.append(segment) }
+            let at = shared.segments.count - 1
+            shared.segments[at].end = segment.end + size
+            shared.segments[at].last = last
+            shared.segments[at].time = time
+            shared.segments[at].hash = sealed.hash
+            shared.segments[at].note(sealed.run, at: segment.end, time: time)
+            for (key, number) in outboxes { shared.segments[at].covered.outboxes[key] = number }
             shared.last = last
             shared.hash = sealed.hash
-            shared.mark = DurableMark(segment: written.first, offset: written.end, seq: last)
+            shared.mark = DurableMark(segment: segment.first, offset: segment.end + size, seq: last)
         }
         if segment.end * 4 > segment.capacity { wantSpare() }
         return .durable(sealed.run, time: time, hash: sealed.hash)
     }
+
+    /// All outboxes' numbers, when the batch will begin a segment or nearly fills one: the first mark of each segment repeats them, so
+    /// that none is lost with the segments that retention removes. Nil otherwise, and when they are too many for a mark; then only
+    /// the database has them.
+    private func numbersForNewSegment(size: Int, _ outboxes: [OutboxKey: UInt64]) -> [OutboxKey: UInt64]? {
+        let room = shared.withLock { $0.segments.last.map { $0.capacity - $0.end } ?? 0 }
+        return appender.withLock { appender in
+            guard !appender.outboxes.isEmpty, appender.outboxes.count <= 10_000 else { return nil }
+            guard room < size + 4096 + appender.outboxes.count * 320 else { return nil }
+            return appender.outboxes.merging(outboxes) { max($0, $1) }
+        }
+    }
+
+    /// Numbers that the bookkeeping database remembers and the log does not.
+    func remember(_ outboxes: [OutboxKey: UInt64]) { appender.withLock { $0.outboxes.merge(outboxes) { max($0, $1) } } }
 
     /// The segment that the batch goes into, with its bytes allocated. Throws before anything of the batch is written.
     private func room(for count: Int, first: UInt64, hash: Data) throws -> Segment {
@@ -234,6 +284,7 @@ final class EventLog: LogView {
         try file.sync()
         let path = "\(settings.directory)/\(SegmentHeader.fileName(first))"
         // Only a file without a readable event can have this name; it is set aside, never overwritten.
+        forgetIndex(path)
         if FileManager.default.fileExists(atPath: path) { try settings.disk.rename(path, to: "\(path).damaged") }
         try file.rename(to: path)
         try directory.sync()

@@ -5,55 +5,82 @@ import Wire
 enum LogReading {
     private static let chunk = 256 << 10
 
+    /// A record that cannot be read and is not known to be damaged; the segment wants another look.
+    struct Suspicion: Error { var segment: Segment }
+
     /// Appends the events after the run's last one; true when `bytes` is reached. Throws `DamagedRange` when the first wanted event
-    /// cannot be read; later damage ends the collection before it.
+    /// cannot be read; later damage ends the collection before it. Throws `Suspicion` at damage that nobody has seen yet.
     static func collect(_ segment: Segment, into run: inout EventRun, last: UInt64, bytes: Int) throws -> Bool {
+        var isOver = false
         var offset = segment.offset(near: run.lastSeq + 1)
-        var ask = min(chunk, max(4096, bytes))
-        while offset < segment.end, run.lastSeq < last {
-            let data = try segment.file.read(at: offset, count: min(ask, segment.end - offset))
-            ask = chunk
-            var at = 0
-            var isCut = false
-            while run.lastSeq < last {
-                let wanted = run.lastSeq + 1
-                if let damage = segment.damage.first(where: { $0.from == offset + at }) {
-                    if damage.first <= wanted, wanted <= damage.last {
-                        guard run.isEmpty else { return true }
-                        throw DamagedRange(first: damage.first, last: damage.last, place: segment.name)
-                    }
-                    at = damage.to - offset
-                    break
-                }
-                guard let head = data.withUnsafeBytes({ RecordHead($0, at: at) }) else { break }
-                if at + head.total > data.count {
-                    guard offset + at + head.total <= segment.end else {
-                        guard run.isEmpty else { return true }
-                        throw DamagedRange(first: wanted, last: wanted, place: "\(segment.name), byte \(offset + at)")
-                    }
-                    // Once more, with as much as it takes.
-                    isCut = true
-                    if at == 0 { ask = max(chunk, head.total) }
-                    break
-                }
-                if head.kind == Record.Kind.event.rawValue, head.seq >= wanted {
-                    guard head.seq == wanted else {
-                        guard run.isEmpty else { return true }
-                        throw DamagedRange(first: wanted, last: head.seq - 1, place: segment.name)
-                    }
+        try walk(segment, from: &offset, ask: bytes) { found, at, data in
+            let wanted = run.lastSeq + 1
+            let gap: DamagedRange
+            switch found {
+            case .damage(let damage):
+                guard damage.first <= wanted, wanted <= damage.last else { return true }
+                gap = DamagedRange(first: damage.first, last: damage.last, place: segment.name)
+            case .record(let head):
+                guard head.kind == Record.Kind.event.rawValue, head.seq >= wanted else { return true }
+                if head.seq == wanted {
                     run.places.append(EventRun.Place(offset: UInt32(run.bytes.count), length: UInt32(head.total)))
-                    data.withUnsafeBytes { run.bytes.append(contentsOf: $0[at..<at + head.total]) }
-                    if run.bytes.count >= bytes { return true }
+                    run.bytes.append(contentsOf: data[at..<at + head.total])
+                    isOver = run.bytes.count >= bytes
+                    return !isOver && wanted < last
                 }
-                at += head.total
+                gap = DamagedRange(first: wanted, last: min(last, head.seq - 1), place: segment.name)
             }
-            // Nothing could be taken from a full read: what stands there is no record.
-            if at == 0, !isCut {
-                guard run.isEmpty else { return true }
-                throw DamagedRange(first: run.lastSeq + 1, last: run.lastSeq + 1, place: "\(segment.name), byte \(offset)")
-            }
-            offset += at
+            guard !run.isEmpty else { throw gap }
+            isOver = true
+            return false
         }
-        return false
+        return isOver
+    }
+
+    enum Found {
+        case record(RecordHead)
+        case damage(Segment.Damage)
+    }
+
+    /// Record by record from `offset`, where one begins, each with its CRC checked; until the segment's end, or until `body`, which is
+    /// also given where the record lies in which bytes, says false. `offset` is then where it stopped. Throws `Suspicion`, `DiskError`.
+    static func walk(
+        _ segment: Segment, from offset: inout Int, ask: Int = chunk, _ body: (Found, Int, UnsafeRawBufferPointer) throws -> Bool
+    ) throws {
+        var ask = min(chunk, max(4096, ask))
+        while offset < segment.end {
+            let count = min(ask, segment.end - offset)
+            let data = try segment.file.read(at: offset, count: count)
+            let (at, needed, isOver) = try data.withUnsafeBytes { try walk(segment, $0, at: offset, body) }
+            offset += at
+            if isOver { return }
+            // Once more, with as much as the record takes; unless the file is shorter than it was.
+            ask = max(chunk, needed)
+            if at == 0, needed <= count || data.count < count { throw Suspicion(segment: segment) }
+        }
+    }
+
+    /// How far it came, how many bytes the next record takes at least, and whether `body` wants no more.
+    private static func walk(
+        _ segment: Segment, _ data: UnsafeRawBufferPointer, at offset: Int, _ body: (Found, Int, UnsafeRawBufferPointer) throws -> Bool
+    ) throws -> (at: Int, needed: Int, isOver: Bool) {
+        var at = 0
+        while at < data.count {
+            if let damage = segment.damage.first(where: { $0.from == offset + at }) {
+                guard try body(.damage(damage), at, data) else { return (at, 0, true) }
+                at = damage.to - offset
+                continue
+            }
+            guard let head = RecordHead(data, at: at) else {
+                guard data.count - at < Record.fixedLength, offset + data.count < segment.end else { throw Suspicion(segment: segment) }
+                return (at, Record.fixedLength, false)
+            }
+            guard offset + at + head.total <= segment.end else { throw Suspicion(segment: segment) }
+            guard at + head.total <= data.count else { return (at, head.total, false) }
+            guard LogScan.isSound(data, at, head) else { throw Suspicion(segment: segment) }
+            guard try body(.record(head), at, data) else { return (at, 0, true) }
+            at += head.total
+        }
+        return (at, 0, false)
     }
 }

@@ -34,10 +34,13 @@ struct RecoveredLog: Sendable {
 ///
 /// Batch k+1 is written only after batch k was flushed. So what follows an unreadable record decides: when another batch
 /// begins after it, or the bookkeeping database remembers a later flush, it had been flushed; else it is the torn tail.
-/// Next issue: begin at a checkpoint instead of the first byte.
+///
+/// What the index beside a segment covers is not read again (`SegmentIndex`): damage there is found by whoever reads it, and by
+/// `fsck`.
 struct LogRecovery {
     private(set) var result = RecoveredLog()
     private let durable: DurableMark?
+    private let indices: Indices
     private let disk: Disk
     /// Number that the next event must have.
     private var next: UInt64
@@ -55,9 +58,13 @@ struct LogRecovery {
         var whole = true
     }
 
+    /// Whether what stands beside the segments is believed.
+    enum Indices { case used, ignored }
+
     /// `first` is the number with which the log should begin.
-    init(durable: DurableMark?, first: UInt64, disk: Disk = Disk()) {
+    init(durable: DurableMark?, first: UInt64, indices: Indices = .used, disk: Disk = Disk()) {
         self.durable = durable
+        self.indices = indices
         self.disk = disk
         next = first
         result.first = first
@@ -65,11 +72,53 @@ struct LogRecovery {
     }
 
     /// Reads the files in the order of their numbers.
-    static func run(_ paths: [String], durable: DurableMark?, first: UInt64, disk: Disk = Disk()) throws -> RecoveredLog {
-        var recovery = LogRecovery(durable: durable, first: first, disk: disk)
-        for (index, path) in paths.enumerated() { try recovery.read(path, isLast: index == paths.count - 1) }
+    static func run(
+        _ paths: [String], durable: DurableMark?, first: UInt64, indices: Indices = .used, disk: Disk = Disk()
+    ) throws -> RecoveredLog {
+        var recovery = LogRecovery(durable: durable, first: first, indices: indices, disk: disk)
+        let files = try paths.map { try Candidate($0, indices, disk) }
+        var ids = files.reduce(0) { $0 + ($1.index?.chunks.reduce(0) { $0 + $1.ids } ?? 0) }
+        for (number, file) in files.enumerated() {
+            try recovery.read(file, following: number + 1 < files.count ? files[number + 1] : nil, ids: &ids)
+        }
         recovery.finish()
         return recovery.result
+    }
+
+    /// Looks once more at a segment in which something could not be read: its damage, as it is named, and its index anew.
+    static func examine(_ segment: Segment, disk: Disk) throws -> (segment: Segment, damage: [DamagedRange]) {
+        let mark = DurableMark(segment: segment.first, offset: segment.end, seq: segment.last)
+        var recovery = LogRecovery(durable: mark, first: segment.first, indices: .ignored, disk: disk)
+        recovery.chain = nil
+        var ids = 0
+        try recovery.read(try Candidate(segment.file.path, .ignored, disk, limit: segment.end), following: nil, ids: &ids, isTail: false)
+        recovery.finish()
+        var examined = segment
+        examined.index = recovery.result.segments.first?.index ?? []
+        examined.damage = recovery.result.segments.first?.damage ?? []
+        examined.isSuspect = true
+        return (examined, recovery.result.damage)
+    }
+
+    /// A file, its header, and what stands beside it.
+    private struct Candidate {
+        var file: DiskFile
+        var size: Int
+        var name: String
+        var first: UInt64
+        var header: Result<SegmentHeader, any Error>
+        var index: SegmentIndex?
+
+        init(_ path: String, _ indices: Indices, _ disk: Disk, limit: Int = .max) throws {
+            file = try DiskFile(path, readOnly: indices == .ignored, disk: disk)
+            size = min(limit, try file.size())
+            name = path.split(separator: "/").last.map(String.init) ?? path
+            first = UInt64(name.dropLast(4)) ?? 0
+            header = Result { [file] in try SegmentHeader(file.read(at: 0, count: SegmentHeader.length)) }
+            if indices == .used, case .success(let header) = header {
+                index = SegmentIndex(of: path, stream: header.stream, first: first, disk: disk)
+            }
+        }
     }
 
     private mutating func finish() {
@@ -81,15 +130,13 @@ struct LogRecovery {
         result.hash = chain ?? result.hash
     }
 
-    private mutating func read(_ path: String, isLast: Bool) throws {
-        let file = try DiskFile(path, disk: disk)
-        let size = try file.size()
-        let name = path.split(separator: "/").last.map(String.init) ?? path
-        guard let first = UInt64(name.dropLast(4)) else { return }
-        var segment = Segment(file: file, first: first, capacity: size)
+    private mutating func read(_ candidate: Candidate, following: Candidate?, ids: inout Int, isTail: Bool? = nil) throws {
+        let isLast = isTail ?? (following == nil)
+        let first = candidate.first
+        var segment = Segment(file: candidate.file, first: first, capacity: candidate.size)
         if first != next {
             if first > next {
-                result.damage.append(DamagedRange(first: next, last: first - 1, place: "missing before \(name)"))
+                result.damage.append(DamagedRange(first: next, last: first - 1, place: "missing before \(candidate.name)"))
                 chain = nil
             } else if result.segments.isEmpty {
                 // The bookkeeping database is behind: less was removed than it thinks.
@@ -99,23 +146,95 @@ struct LogRecovery {
             }
             next = max(next, first)
         }
-        let data = size > 0 ? try Data(contentsOf: URL(fileURLWithPath: path), options: .alwaysMapped) : Data()
         do {
-            let header = try SegmentHeader(data.prefix(SegmentHeader.length))
+            let header = try candidate.header.get()
             if let stream = result.stream, stream != header.stream { throw WireError("belongs to another log") }
             result.stream = header.stream
             result.epoch = max(result.epoch, header.epoch)
             if chain == nil { chain = header.previousHash }
         } catch {
+            segment.isSuspect = true
             // The records may still be good: the name says where they begin.
-            result.damage.append(DamagedRange(first: first, last: first - 1, place: "\(name): header: \(error)"))
+            result.damage.append(DamagedRange(first: first, last: first - 1, place: "\(candidate.name): header: \(error)"))
         }
-        if data.count > SegmentHeader.length { scan(data, &segment, name, isLast: isLast) }
+        let named = result.damage.count
+        if !(takeIndex(candidate, following, &segment, &ids)) {
+            let (data, unreadable) = try segment.file.readAround(from: segment.end, size: candidate.size)
+            if data.count > segment.end { scan(data, &segment, candidate.name, isLast: isLast) }
+            if isLast, let cut = result.cut, let block = unreadable.first(where: { $0 >= cut.from }) {
+                // Nobody can tell whether what stands there was acknowledged.
+                throw DiskError("read \(segment.file.path), byte \(block)", EIO)
+            }
+        }
+        if result.damage.count > named { segment.isSuspect = true }
+        segment.hash = chain ?? segment.hash
         result.segments.append(segment)
     }
 
+    /// Takes over what the index says, when it fits the segment; true when it covers all of it, so that nothing is left to read.
+    private mutating func takeIndex(
+        _ candidate: Candidate, _ following: Candidate?, _ segment: inout Segment, _ ids: inout Int
+    ) -> Bool {
+        guard let index = candidate.index, let end = index.chunks.last else { return false }
+        // Counted from the end of the log: older ones have been forgotten.
+        let from = ids
+        ids -= index.chunks.reduce(0) { $0 + $1.ids }
+        guard case .success(let header) = candidate.header, chain == header.previousHash, next == candidate.first,
+            end.to <= candidate.size
+        else { return false }
+        var isWhole = false
+        if let following, case .success(let next) = following.header, following.first == end.last + 1, next.previousHash == end.hash {
+            isWhole = true
+        } else if !Self.confirms(candidate.file, end) {
+            return false
+        }
+        guard let remembered = Self.ids(of: index, candidate.file.path, after: from, disk) else { return false }
+        for id in remembered { result.recent.insert(id) }
+        for chunk in index.chunks {
+            segment.index += chunk.entries
+            result.outboxes.merge(chunk.outboxes) { max($0, $1) }
+        }
+        segment.end = end.to
+        segment.last = end.last
+        segment.time = end.time
+        segment.covered = Segment.Covered(
+            end: end.to, last: end.last, entries: segment.index.count, indexLength: index.length,
+            idsLength: end.idsAt + end.ids * SegmentIndex.idLength)
+        next = end.last + 1
+        chain = end.hash
+        result.time = max(result.time, end.time)
+        result.epoch = max(result.epoch, end.epoch)
+        return isWhole
+    }
+
+    /// Whether the segment's bytes end, where the index does, with the mark of the batch that it names.
+    private static func confirms(_ file: DiskFile, _ end: SegmentIndex.Chunk) -> Bool {
+        let start = end.entries.last?.offset ?? end.from
+        guard let data = try? file.read(at: start, count: end.to - start) else { return false }
+        var at = 0
+        while let head = data.withUnsafeBytes({ RecordHead($0, at: at) }), at + head.total < data.count { at += head.total }
+        guard let mark = LogScan.record(data, at), at + mark.encodedLength == data.count, mark.kind == Record.Kind.batchMark.rawValue
+        else { return false }
+        return mark.seq == end.last && BatchCodec.readMark(mark.payload)?.hash == end.hash
+    }
+
+    /// Those of its ids that are young enough; nil when they cannot be read. `left`: how many there are from here to the end.
+    private static func ids(of index: SegmentIndex, _ log: String, after left: Int, _ disk: Disk) -> [RecentIDs.Remembered]? {
+        var left = left
+        var result: [RecentIDs.Remembered] = []
+        var file: DiskFile?
+        for chunk in index.chunks where chunk.ids > 0 {
+            defer { left -= chunk.ids }
+            guard left - chunk.ids < RecentIDs.most else { continue }
+            if file == nil { file = try? DiskFile(SegmentIndex.idsPath(log), readOnly: true, disk: disk) }
+            guard let file, let ids = SegmentIndex.ids(chunk, in: file) else { return nil }
+            result += ids
+        }
+        return result
+    }
+
     private mutating func scan(_ data: Data, _ segment: inout Segment, _ name: String, isLast: Bool) {
-        var at = SegmentHeader.length
+        var at = segment.end
         while at < data.count {
             if data.count - at < 8 || LogScan.isZero(data, from: at) { break }
             if let record = LogScan.record(data, at), accepts(record) {
@@ -192,7 +311,14 @@ struct LogRecovery {
                     place: "\(name): the batch at byte \(batch.start) does not extend the hash chain"))
         }
         chain = hash
-        for (key, number) in outboxes { result.outboxes[key] = max(number, result.outboxes[key] ?? 0) }
+        for (key, number) in outboxes {
+            result.outboxes[key] = max(number, result.outboxes[key] ?? 0)
+            segment.covered.outboxes[key] = max(number, segment.covered.outboxes[key] ?? 0)
+        }
+        if !LogScan.isZero(data, from: at + mark.encodedLength - mark.padding, to: at + mark.encodedLength) {
+            result.damage.append(
+                DamagedRange(first: next, last: next - 1, place: "\(name): the padding of the batch mark at byte \(at) is not zero"))
+        }
         commit(batch, &segment)
         segment.end = at + mark.encodedLength
         open = nil

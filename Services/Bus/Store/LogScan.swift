@@ -13,6 +13,12 @@ enum LogScan {
         return try? Record(from: &reader)
     }
 
+    /// Whether the record there, whose head is that, fits its CRC. All of it must be in the buffer.
+    static func isSound(_ bytes: UnsafeRawBufferPointer, _ at: Int, _ head: RecordHead) -> Bool {
+        let crc = UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: at + 4, as: UInt32.self))
+        return CRC32C.checksum(UnsafeRawBufferPointer(rebasing: bytes[(at + 8)..<(at + 8 + head.length)])) == crc
+    }
+
     /// The next readable record that satisfies the condition; records are aligned to 8 bytes.
     static func next(_ data: Data, from start: Int, where condition: (Record) -> Bool) -> (Int, Record)? {
         var at = (start + 7) & ~7
@@ -56,4 +62,9 @@ enum LogScan {
             return end
         }
     }
+}
+
+extension Record {
+    /// Zeros after it.
+    var padding: Int { encodedLength - 32 - topic.utf8.count - producer.utf8.count - id.utf8.count - payload.count }
 }

@@ -7,7 +7,11 @@ import Foundation
 extension EventLog {
     var pieces: [LogPiece] {
         shared.withLock { shared in
-            shared.segments.map { LogPiece(first: $0.first, last: $0.last, newest: $0.time, bytes: UInt64($0.capacity)) }
+            shared.segments.map {
+                LogPiece(
+                    first: $0.first, last: $0.last, newest: $0.time,
+                    bytes: UInt64($0.capacity + $0.covered.indexLength + $0.covered.idsLength))
+            }
         }
     }
 
@@ -26,6 +30,7 @@ extension EventLog {
         var failure: (any Error)?
         for segment in gone {
             do { try settings.disk.remove(segment.file.path) } catch { failure = error }
+            forgetIndex(segment.file.path)
         }
         if let failure { throw failure }
         if !gone.isEmpty { try directory.sync() }
@@ -36,7 +41,13 @@ extension EventLog {
         let numbers = names.map { UInt64($0.dropLast(4)) ?? .max }
         // Only when a segment begins exactly there: a number that was spoiled must not cost a file.
         guard let keep = numbers.firstIndex(of: first) else { return names }
-        for name in names[..<keep] { try settings.disk.remove("\(settings.directory)/\(name)") }
+        for name in names[..<keep] {
+            let path = "\(settings.directory)/\(name)"
+            try settings.disk.remove(path)
+            for path in [SegmentIndex.path(path), SegmentIndex.idsPath(path)] where access(path, F_OK) == 0 {
+                try? settings.disk.remove(path)
+            }
+        }
         return Array(names[keep...])
     }
 }

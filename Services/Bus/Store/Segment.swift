@@ -29,6 +29,25 @@ struct Segment: Sendable {
     /// Number and time of its last event; `first` - 1 and 0 when it has none.
     var last: UInt64
     var time: UInt64 = 0
+    /// The chain's hash at `end`.
+    var hash = Data(count: 32)
+    /// How much of it is in the file of its index.
+    var covered: Covered
+    /// Damage was found in it: it is read again at each start, and has no index file.
+    var isSuspect = false
+
+    /// How far a segment's index file goes.
+    struct Covered: Hashable, Sendable {
+        var end = SegmentHeader.length
+        var last: UInt64
+        /// Entries of `index` that are in it.
+        var entries = 0
+        /// Bytes of the two files that count.
+        var indexLength = 0
+        var idsLength = 0
+        /// Outboxes from which something was taken after it.
+        var outboxes: [OutboxKey: UInt64] = [:]
+    }
 
     init(file: DiskFile, first: UInt64, end: Int = SegmentHeader.length, capacity: Int) {
         self.file = file
@@ -36,6 +55,7 @@ struct Segment: Sendable {
         self.end = end
         self.capacity = capacity
         last = first == 0 ? 0 : first - 1
+        covered = Covered(last: last)
     }
 
     var name: String { file.path.split(separator: "/").last.map(String.init) ?? file.path }
