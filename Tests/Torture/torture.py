@@ -451,11 +451,12 @@ def restart_storm(o):
 @scenario("duplicates", "11: acknowledgements ignored, every PUB sent three times, across restarts", rounds=(4, 60))
 def duplicate_storm(o):
     with World("duplicates", o.seed) as world:
-        rate = 400
+        # At length also what is under way already, in the midst of the rest: PUBACK's b must be the number of its a all the same.
+        rate, again = 400, 0.3 if o.long else 0
         world.load("publishers", [
             world.publisher("p0", rate=rate, window=100, times=3, drop_acks=0.5, rehello=1),
             world.publisher("p1", mode="ids", rate=rate, window=100, times=3, drop_acks=0.5, rehello=1),
-            world.publisher("p2", mode="ids", rate=rate, window=200, pack=1, times=2, drop_acks=0.3, rehello=0.5),
+            world.publisher("p2", mode="ids", rate=rate, window=200, pack=1, times=2, drop_acks=0.3, rehello=0.5, again=again),
             world.publisher("p3", rate=rate, window=200),
             world.publisher("p4", mode="ids", rate=rate, window=200),
         ])
