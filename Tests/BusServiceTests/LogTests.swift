@@ -55,7 +55,14 @@ struct TestLog {
     }
 
     func file(_ first: UInt64 = 1) -> String { "\(directory)/\(SegmentHeader.fileName(first))" }
-    func remove() { try? FileManager.default.removeItem(atPath: directory) }
+    func remove() { Self.remove(directory) }
+
+    /// Also when the thread that makes the spare segment is still at it.
+    static func remove(_ directory: String) {
+        for _ in 0..<500 where FileManager.default.fileExists(atPath: directory) {
+            if (try? FileManager.default.removeItem(atPath: directory)) == nil { usleep(2000) }
+        }
+    }
 
     func overwrite(_ path: String, at offset: Int, _ bytes: [UInt8]) throws {
         let file = try DiskFile(path)

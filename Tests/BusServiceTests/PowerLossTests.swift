@@ -176,7 +176,7 @@ struct SmallLife {
         }
     }
 
-    func remove() { try? FileManager.default.removeItem(atPath: directory) }
+    func remove() { TestLog.remove(directory) }
 }
 
 /// Set to something, the same tests run longer: `SLIPWAY_LONG=20` means twenty times as many states.
@@ -215,7 +215,7 @@ let long = ProcessInfo.processInfo.environment["SLIPWAY_LONG"].flatMap { Int($0)
         #expect(all.count > 200)
         for (what, files, last, first) in all {
             let directory = NSTemporaryDirectory() + "slipway-power-\(UUID().uuidString)"
-            defer { try? FileManager.default.removeItem(atPath: directory) }
+            defer { TestLog.remove(directory) }
             try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
             for (name, data) in files where !name.hasPrefix("spare") && name != "next.tmp" || data.count <= SmallLife.segment {
                 try data.write(to: URL(fileURLWithPath: "\(directory)/\(name)"))
@@ -281,7 +281,7 @@ let long = ProcessInfo.processInfo.environment["SLIPWAY_LONG"].flatMap { Int($0)
             try SmallLife.check(life.directory, acked: last, first: first, what)
             if let files = dropped.withLock({ $0 }), failed != nil {
                 let directory = NSTemporaryDirectory() + "slipway-dropped-\(UUID().uuidString)"
-                defer { try? FileManager.default.removeItem(atPath: directory) }
+                defer { TestLog.remove(directory) }
                 try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
                 for (name, data) in files { try data.write(to: URL(fileURLWithPath: "\(directory)/\(name)")) }
                 try SmallLife.check(directory, acked: last, first: first, what + ", dropped")
