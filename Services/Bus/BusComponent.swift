@@ -35,18 +35,19 @@ public enum BusComponent {
                 "port": "\(broker.port)", "stream": "\(broker.log.stream)", "epoch": "\(broker.log.epoch)", "last": "\(broker.log.last)",
             ])
         let authenticator = RouterAuthenticator(broker) { (try? Keyring.robots(settings)) ?? [:] }
-        var metrics = Metrics()
         let http = HTTPServer(
             boot, authenticator: authenticator,
             refused: { principal, request, problem in
                 broker.denied("http/\(principal.name)", request: "\(request.method) \(request.uri.path)", what: problem.message)
             }
         ) { routes in
-            metrics = routes.metrics
+            let metrics = BusMetrics(broker: broker, metrics: routes.metrics)
+            routes.metrics.collect { await metrics.collect() }
             EventRoutes(broker: broker, host: settings.host, keys: keys).add(to: routes)
             ConsumerRoutes(broker: broker).add(to: routes)
             PermissionRoutes(broker: broker).add(to: routes)
+            StatusRoutes(broker: broker, retention: config.retention).add(to: routes)
         }
-        return [broker, BusMetrics(broker: broker, metrics: metrics), http]
+        return [broker, http]
     }
 }

@@ -14,7 +14,8 @@ struct Slipway: AsyncParsableCommand {
         subcommands: [
             Up.self, Down.self, Status.self, Doctor.self, App.self, Deploy.self, Wait.self, Plan.self, Rollback.self, Releases.self,
             Ps.self,
-            Logs.self, Events.self, Publish.self, Why.self, TokenCommand.self, Login.self, Logout.self, Whoami.self, KeyCommand.self,
+            Logs.self, Events.self, Publish.self, Why.self, BusCommand.self, TokenCommand.self, Login.self, Logout.self, Whoami.self,
+            KeyCommand.self,
             GitCredential.self,
         ])
 

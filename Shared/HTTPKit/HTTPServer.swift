@@ -95,7 +95,7 @@ public struct HTTPServer: Service {
         routes.get("/metrics", .open) { _, _ in
             metrics.set("slipway_up_seconds", boot.now().seconds(since: started))
             metrics.set("slipway_ready", boot.health.reasons.isEmpty ? 1 : 0)
-            return .data(Data(metrics.text.utf8), type: "text/plain; version=0.0.4; charset=utf-8")
+            return .data(Data(await metrics.collected().utf8), type: "text/plain; version=0.0.4; charset=utf-8")
         }
     }
 

@@ -7,6 +7,7 @@ public final class Metrics: Sendable {
         var labels: String
     }
     private let values = Mutex<(numbers: [Series: Double], counters: Set<String>)>(([:], []))
+    private let source = Mutex<(@Sendable () async -> Void)?>(nil)
     public init() {}
 
     /// Adds to a counter; by custom its name ends in `_total`.
@@ -17,6 +18,24 @@ public final class Metrics: Sendable {
             $0.counters.insert(name)
         }
     }
+    /// Sets a counter to what was counted elsewhere.
+    public func set(total name: String, _ value: Double, labels: [(String, String)] = []) {
+        let series = Series(name: name, labels: Self.text(labels))
+        values.withLock {
+            $0.numbers[series] = value
+            $0.counters.insert(name)
+        }
+    }
+    /// Forgets a name with all its labels.
+    public func remove(_ name: String) { values.withLock { $0.numbers = $0.numbers.filter { $0.key.name != name } } }
+
+    /// What is to be called before each scrape, to set numbers that are only known when asked for.
+    public func collect(_ body: @escaping @Sendable () async -> Void) { source.withLock { $0 = body } }
+    func collected() async -> String {
+        await source.withLock { $0 }?()
+        return text
+    }
+
     /// Sets a gauge.
     public func set(_ name: String, _ value: Double, labels: [(String, String)] = []) {
         let series = Series(name: name, labels: Self.text(labels))

@@ -6,10 +6,13 @@
     wire.py KEYFILE follow [--type PREFIX] [--subject S] [--since N] [--until TYPE] [--timeout S] [--count N]
                                                         print events as JSON lines; exit 0 at --until or --count, 3 at the timeout
     wire.py KEYFILE live [--type PREFIX] [--timeout S] [--count N]       print live (unstored) events
+    wire.py KEYFILE consume CONSUMER [--type PREFIX] [--count N] [--timeout S]
+                                                        read in order under a durable name, acknowledge each event, go on after a restart
     wire.py KEYFILE work CONSUMER [--type PREFIX] [--since N] [--count N] [--timeout S] [--nak N] [--max N]
                                                         share a work queue: print each event with its count of deliveries and
                                                         settle it; --nak: refuse it until it was delivered N times
     wire.py KEYFILE call SERVICE.METHOD JSON [--timeout S]               ask a service, print its reply
+    wire.py KEYFILE serve SERVICE [--count N] [--timeout S]             answer calls with what they say; print them
     wire.py KEYFILE hello                                                print what WELCOME says
 """
 import argparse
@@ -32,7 +35,7 @@ DONE, REFUSED, IN_PROGRESS, TERMINATE = 1, 2, 3, 4
 HELLO, WELCOME, PING, PONG, BYE, ERR = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
 PUB, PUBACK, EMIT = 0x10, 0x11, 0x12
 SUB, SUBOK, EVENTS, CREDIT, ACK, ACKX, UNSUB, LOST = 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27
-REQ, PART, REP = 0x31, 0x33, 0x34
+SERVE, REQ, CALL, PART, REP = 0x30, 0x31, 0x32, 0x33, 0x34
 REFUSED_KEY = 0x4000  # ZMQ_EVENT_HANDSHAKE_FAILED_AUTH
 
 
@@ -61,7 +64,8 @@ def crc32c(data):
 
 
 class Client:
-    def __init__(self, keyfile):
+    def __init__(self, keyfile, identity=None):
+        """`identity`: a routing id, which no client should choose; for those who try what comes of it."""
         with open(keyfile) as file:
             key = json.load(file)
         self.name = key["name"]
@@ -76,6 +80,8 @@ class Client:
         self.socket.curve_serverkey = key["serverKey"].encode()
         self.socket.curve_publickey = key["publicKey"].encode()
         self.socket.curve_secretkey = key["secretKey"].encode()
+        if identity is not None:
+            self.socket.setsockopt(zmq.ROUTING_ID, identity)
         self.monitor = self.socket.get_monitor_socket(REFUSED_KEY)
         self.socket.connect(key["endpoint"])
         self.welcome = None
@@ -233,6 +239,49 @@ class Client:
                 if count:
                     self.send(CREDIT, handle=1, a=count, b=len(body))
 
+    def consume(self, consumer, filters, seconds):
+        """Yields (seq, event, done) in order under a durable name; done() acknowledges. What was not acknowledged comes again after a
+        restart of the bus, or of this program."""
+        end = time.monotonic() + seconds
+        start, generation, done = "cursor", None, None
+        while True:
+            if self.welcome is None:
+                self.hello(max(0.1, end - time.monotonic()))
+                generation = None
+            if generation is None:
+                generation = 0
+                self.send(SUB, handle=3, body={"consumer": consumer, "filters": filters, "from": start, "credit_msgs": 8,
+                                               "credit_bytes": 1 << 20})
+            answer = self.receive(max(0.0, end - time.monotonic()))
+            if answer is None:
+                return
+            command, flags, status, handle, a, b, body = answer
+            if (command == ERR and status == 401) or (command == BYE and handle == 0):
+                self.welcome = None
+            elif command == SUBOK:
+                generation, done = b, a
+                start = {"seq": a + 1, "stream": json.loads(body)["stream"]}
+            elif command == EVENTS:
+                if a != start["seq"]:
+                    raise Failure("examined from %d, expected from %d" % (a, start["seq"]))
+                count = 0
+                for _, seq, topic, producer, payload in self.records(body, flags & 1):
+                    count += 1
+
+                    def settle(seq=seq):
+                        self.send(ACK, handle=3, a=seq, b=generation)
+
+                    if seq > done:
+                        yield seq, json.loads(payload), settle
+                        done = seq
+                start["seq"] = b + 1
+                if count:
+                    self.send(CREDIT, handle=3, a=count, b=len(body))
+            elif command == ERR:
+                raise Failure(json.loads(body)["message"])
+            elif command in (BYE, LOST):
+                raise Failure("the consumer is lost (%d)" % status)
+
     @staticmethod
     def records(body, counted):
         """(deliveries, seq, topic, producer, payload) of each record of EVENTS."""
@@ -314,6 +363,35 @@ class Client:
                     raise Failure("%d %s" % (status, said))
                 return json.loads(reply + rest)
 
+    def serve(self, service, seconds):
+        """Answers each call with its own words; yields (method, caller)."""
+        end = time.monotonic() + seconds
+        serving = False
+        while True:
+            if self.welcome is None:
+                self.hello(max(0.1, end - time.monotonic()))
+                serving = False
+            if not serving:
+                self.send(SERVE, handle=4, a=2, body={"service": service})
+                serving = True
+            answer = self.receive(max(0.0, end - time.monotonic()))
+            if answer is None:
+                return
+            command, _, status, handle, a, b, body = answer
+            if (command == ERR and status == 401) or command == BYE:
+                self.welcome = None
+            elif command == ERR:
+                raise Failure(json.loads(body)["message"])
+            elif command == CALL and handle == 4:
+                (n,) = struct.unpack_from(">H", body)
+                (m,) = struct.unpack_from(">H", body, 2 + n)
+                method, about = body[2:2 + n].decode(), json.loads(body[4 + n:4 + n + m])
+                reply = json.dumps({"method": method, "caller": about["caller"], "said": json.loads(body[4 + n + m:])}).encode()
+                half = len(reply) // 2  # in two parts, because they may come so
+                self.send(PART, a=a, b=0, body=reply[:half])
+                self.send(REP, status=200, a=a, b=1, body=reply[half:])
+                yield method, about["caller"]
+
     def close(self):
         try:
             if self.welcome:
@@ -366,6 +444,14 @@ def main():
     work.add_argument("--count", type=int)
     work.add_argument("--nak", type=int, default=0)
     work.add_argument("--max", type=int, default=8)
+    consume = commands.add_parser("consume")
+    consume.add_argument("consumer")
+    consume.add_argument("--type", default="")
+    serve = commands.add_parser("serve")
+    serve.add_argument("service")
+    for counted in (consume, serve):
+        counted.add_argument("--timeout", type=float, default=60)
+        counted.add_argument("--count", type=int)
     call = commands.add_parser("call")
     call.add_argument("method")
     call.add_argument("data")
@@ -381,6 +467,23 @@ def main():
             print(json.dumps(client.publish(options.type, options.subject, json.loads(options.data), options.source)))
         elif options.command == "call":
             print(json.dumps(client.call(options.method, json.loads(options.data), options.timeout)))
+        elif options.command == "consume":
+            seen = 0
+            for seq, event, done in client.consume(options.consumer, filters_of(options.type), options.timeout):
+                print(json.dumps({"seq": seq, "data": event.get("data")}), flush=True)
+                done()
+                seen += 1
+                if seen == options.count:
+                    return 0
+            return 3 if options.count else 0
+        elif options.command == "serve":
+            seen = 0
+            for method, caller in client.serve(options.service, options.timeout):
+                print(json.dumps({"method": method, "caller": caller}), flush=True)
+                seen += 1
+                if seen == options.count:
+                    return 0
+            return 3 if options.count else 0
         elif options.command == "work":
             start = "cursor" if options.since is None else {"seq": options.since}
             policy = {"ack_wait_ms": 5000, "max_deliver": options.max, "backoff_ms": [50]}

@@ -27,6 +27,8 @@ final class BrokerThread {
     private var saving: Changes?
     private var keysAt: Int64 = 0
     private var toldAt: Int64 = 0
+    /// When the flying batch was handed over, in nanoseconds.
+    private var launchedAt: UInt64 = 0
     private var trimmedAt: Int64 = 0
     private var trimming = false
     private var covering = false
@@ -123,6 +125,7 @@ final class BrokerThread {
                 done(error as? Problem ?? Problem(.failed, "\(error)"))
             }
         case .flushed(let result):
+            router.counts.flushNanoseconds += DispatchTime.now().uptimeNanoseconds &- launchedAt
             router.flushed(result, now: now)
             toldAt = now
             advanced(router.last)
@@ -140,7 +143,9 @@ final class BrokerThread {
     }
 
     private func launch(_ now: Int64) {
-        if let batch = router.takeBatch(now) { flusher.submit(batch) }
+        guard let batch = router.takeBatch(now) else { return }
+        launchedAt = DispatchTime.now().uptimeNanoseconds
+        flusher.submit(batch)
     }
 
     private func carryOut(_ now: Int64) {

@@ -34,6 +34,7 @@ extension Router {
     /// Notes a refusal for the operator: a line, and an event. At most once a minute for the same key and thing. `command` is EB/1's,
     /// or the method and path of a request over HTTP.
     mutating func deny(_ user: String, _ command: String, _ what: String, _ now: Int64) {
+        counts.denied += 1
         let what = String(what.prefix(200))
         guard denials.isNew(user, command, what, now) else { return }
         let name = user.isEmpty ? "unknown" : user

@@ -59,6 +59,9 @@ struct Router: Sendable {
     /// When a client without a session was last heard.
     var seen: [String: Int64] = [:]
     var denials = Denials()
+    var counts = Counts()
+    /// There was no room for the last batch.
+    var isFull = false
     var lag = LagWatch()
     var lagAt = Int64.min / 2
     /// Somebody who may has asked the bus to end in order, and to be started again.

@@ -168,6 +168,7 @@ extension Router {
     }
 
     private mutating func answer(_ call: Call, _ status: UInt16, _ body: Data, chunk: UInt64 = 0, flags: UInt16 = 0, _ now: Int64) {
+        counts.calls[status, default: 0] += 1
         switch call.caller {
         case .session(let peer, let number):
             send(peer, Frame(.reply, flags: flags, status: status, a: number, b: chunk, body: body), now)

@@ -293,6 +293,7 @@ extension Router {
             subscription.creditMessages -= message.count
             subscription.creditBytes -= Int64(message.size)
             let frame = Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1)
+            counts.delivered += UInt64(message.count)
             send(key.peer, message.finish(frame), now)
             subscription.unreported = subscription.next
             subscription.reportedAt = now
@@ -410,6 +411,7 @@ extension Router {
         for publication in publications where subscription.matches(publication.topic) {
             guard subscription.hasCredit else {
                 subscription.dropped += 1
+                counts.dropped += 1
                 continue
             }
             let record = Record(seq: 0, time: 0, topic: publication.topic, producer: user, id: publication.id, payload: publication.payload)

@@ -78,6 +78,8 @@ extension Router {
         guard let range else { return false }
         changedQueues.insert(consumer)
         subscriptions[key] = subscription
+        counts.delivered += UInt64(count)
+        counts.redelivered += UInt64(count)
         send(key.peer, Frame(.events, flags: Self.redelivery, handle: key.handle, a: range.first, b: range.last, body: body), now)
         return true
     }
@@ -126,6 +128,7 @@ extension Router {
         if let range {
             subscription.creditMessages -= count
             subscription.creditBytes -= Int64(body.count)
+            counts.delivered += UInt64(count)
             send(key.peer, Frame(.events, handle: key.handle, a: range.first, b: range.last, body: body), now)
         }
         subscriptions[key] = subscription
@@ -168,6 +171,8 @@ extension Router {
         subscription.unreported = subscription.next
         subscription.reportedAt = now
         subscriptions[key] = subscription
+        counts.delivered += 1
+        counts.redelivered += 1
         send(key.peer, Frame(.events, flags: Self.redelivery, handle: key.handle, a: strike.seq, b: strike.seq, body: body), now)
         return true
     }
@@ -296,6 +301,7 @@ extension Router {
         let at = (try? EventID(makeID())).flatMap(Self.time(of:))?.milliseconds ?? 0
         parked[consumer, default: [:]][seq] = Parked(seq: seq, deliveries: deliveries, reason: reason, at: at)
         changedParked[consumer, default: []].insert(seq)
+        counts.parked += 1
         effects.append(.note(.warning, "\(consumer.owner): event \(seq) is parked for '\(consumer.name)': \(reason)"))
         announce(
             MessageParked(owner: consumer.owner, consumer: consumer.name, sequence: seq, deliveries: deliveries, reason: reason))

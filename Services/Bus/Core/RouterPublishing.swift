@@ -62,10 +62,12 @@ extension Router {
                 }
             case .duplicate(let key):
                 acknowledgement.exceptions.append((number, 208))
+                counts.decided(208)
                 acknowledgement.duplicate = key
                 if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
             case .refuse(let status):
                 acknowledgement.exceptions.append((number, status))
+                counts.decided(status)
                 if status == 403 {
                     deny(session.user, .publish, allowed.refusal(String(decoding: event.topic, as: UTF8.self), event.payload), now)
                 }
@@ -193,6 +195,10 @@ extension Router {
         switch result {
         case .durable(let run, let time, let newHash):
             last = run.lastSeq
+            isFull = false
+            counts.batches += 1
+            counts.stored += UInt64(run.count)
+            counts.storedBytes += UInt64(run.bytes.count)
             hash = newHash
             for (outbox, number) in batch.outboxes {
                 durableTaken[outbox] = number
@@ -202,6 +208,8 @@ extension Router {
             tail.append(run)
             tell(batch, now)
         case .full(let reason):
+            isFull = true
+            counts.refused[507, default: 0] += UInt64(batch.count + filling.count)
             effects.append(.note(.warning, "no room for \(batch.count) events: \(reason)"))
             refuseAll([batch, filling], now)
         }

@@ -8,13 +8,15 @@ extension Router {
     mutating func ownAnswer(_ call: Call, _ now: Int64) throws -> Data {
         switch call.method {
         case "bus.consumers": return try Coding.encode(consumers())
+        case "bus.metrics": return try Coding.encode(numbers())
         case "bus.permissions": return try Coding.encode(permissions(call, now))
         case "bus.lookup": return try lookup(call)
         case "bus.streams":
             return try Coding.encode([StreamStatus(stream: settings.stream, epoch: settings.epoch, first: log.first, last: last)])
         case "bus.drain":
             // A pattern that happens to match is not enough: the right is given by name.
-            guard call.name == "api" || rights[call.name]?.call.contains(where: { $0.text == call.method }) == true else {
+            guard call.name == "api" || call.name == "bus" || rights[call.name]?.call.contains(where: { $0.text == call.method }) == true
+            else {
                 throw Problem(
                     .forbidden, "'\(call.name)' may not drain the bus",
                     hint: "make a key whose 'call' names bus.drain itself, or use POST /v1/drain as an operator")
@@ -37,7 +39,7 @@ extension Router {
             throw Problem(
                 .notFound, "the bus does not answer \(Problem.quote(call.method))",
                 hint:
-                    "known: bus.consumers, bus.drain, bus.lookup, bus.parked.list, bus.parked.retry, bus.parked.drop, bus.permissions, bus.streams"
+                    "known: bus.consumers, bus.drain, bus.lookup, bus.metrics, bus.parked.list, .retry and .drop, bus.permissions, bus.streams"
             )
         }
     }

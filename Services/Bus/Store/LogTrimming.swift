@@ -15,6 +15,9 @@ extension EventLog {
         }
     }
 
+    /// What cannot be read, as far as that is known: each range is found when the log is opened, or by the first who reads it.
+    var damage: [DamagedRange] { shared.withLock(\.damage) }
+
     /// Removes the segments whose events all come before `first`, which must be where a segment begins and must be written down.
     /// Throws `DiskError` when a file cannot be removed; the others are, and readers have been told all the same.
     func trim(before first: UInt64) throws {
