@@ -112,9 +112,13 @@ struct SmallLife {
 
     /// Runs until it is over or a step fails; what failed.
     func run(_ tap: @escaping @Sendable (Disk.Operation) throws -> Int?) -> (any Error)? {
+        var current: EventLog?
+        defer { if let current { try? Self.settle(current) } }
         do {
             for _ in 0..<2 {
+                if let current { try Self.settle(current) }
                 let (log, recovered) = try EventLog.open(settings(tap), durable: nil) { _ in acked.withLock { KnownLog(first: $0.first) } }
+                current = log
                 var recent = recovered.recent
                 try append(log, Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch), &recent)
                 for round in 1...12 {
@@ -134,6 +138,15 @@ struct SmallLife {
             return nil
         } catch {
             return error
+        }
+    }
+
+    /// The thread that makes the spare segment would end with its process; here it must, before another opens the same files.
+    static func settle(_ log: EventLog) throws {
+        let deadline = Clock.monotonic() + 20_000
+        while log.shared.withLock({ $0.preparing }) {
+            guard Clock.monotonic() < deadline else { throw Failure("the spare segment is not made within 20 s") }
+            usleep(200)
         }
     }
 
@@ -173,6 +186,7 @@ struct SmallLife {
             }
             _ = try log.append(Batch(first: log.last + 1, events: [event(log.last + 1)], outboxes: [:]), time: Clock.wall())
             before = log.last
+            try settle(log)
         }
     }
 
