@@ -67,7 +67,7 @@ import Wire
         try await home.run { home in
             let file = home.config.home.path + "/script.json"
             let made = try await Self.slipway(
-                home, "key", "create", "script", "--publish", "job.*", "--subscribe", "job.*", "--subject", "shop/**", "--consumer", "jobs",
+                home, "key", "create", "script", "--publish", "job.*", "--subscribe", "**", "--subject", "shop/**", "--consumer", "jobs",
                 "--out", file)
             #expect(made.status == 0, "\(made)")
             try FileManager.default.copyItem(atPath: file, toPath: "\(home.config.home.keys)/script.json")
