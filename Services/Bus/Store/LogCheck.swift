@@ -46,7 +46,7 @@ public struct LogReport: Codable, Hashable, Sendable {
             }
             lines.append("\(finding.isDamage ? "DAMAGE" : "note  ")     \(finding.place)\(range ?? ""): \(finding.message)")
         }
-        lines.append(isClean ? "clean" : "damaged: what is intact is served; docs/running.md says what to do")
+        lines.append(isClean ? "clean" : "damaged: what is intact is served; docs/repair.md says what to do")
         return lines.joined(separator: "\n") + "\n"
     }
 

@@ -19,6 +19,9 @@ struct BusCommand: AsyncParsableCommand {
         return "\(bytes) bytes"
     }
 
+    /// `1 session`, `2 sessions`.
+    static func count(_ number: Int64, _ what: String) -> String { "\(number) \(what)\(number == 1 ? "" : "s")" }
+
     struct State: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "status", abstract: "Show how the bus and its log are.",
@@ -46,11 +49,14 @@ struct BusCommand: AsyncParsableCommand {
             var rows = [
                 ["stream", status.shown("stream")], ["epoch", "\(number("epoch")) (starts of the bus on this log)"],
                 ["events", first > last ? "none" : "\(first) to \(last)"],
-                ["log", "\(BusCommand.size(number("log", "bytes"))) in \(number("log", "segments")) segments\(oldest)"], ["disk", disk],
+                [
+                    "log",
+                    "\(BusCommand.size(number("log", "bytes"))) in \(BusCommand.count(number("log", "segments"), "segment"))\(oldest)",
+                ], ["disk", disk],
                 ["kept", retention(status["retention"] ?? .null)],
                 [
                     "clients",
-                    "\(number("clients")) with \(number("sessions")) sessions, \(number("subscriptions")) subscriptions",
+                    "\(number("clients")), \(BusCommand.count(number("sessions"), "session")), \(BusCommand.count(number("subscriptions"), "subscription"))",
                 ],
                 ["services", (status["services"]?.items ?? []).map { Terminal.inert($0.string ?? "") }.joined(separator: " ")],
                 ["consumers", consumers],
@@ -231,7 +237,8 @@ struct BusCommand: AsyncParsableCommand {
             for (index, key) in keys.enumerated() {
                 if index > 0 { Terminal.out("") }
                 let sessions = key["sessions"]?.int ?? 0
-                let seen = sessions > 0 ? "\(sessions) sessions" : key["seen"] == nil ? "not seen" : "seen \(key.age("seen")) ago"
+                let seen =
+                    sessions > 0 ? BusCommand.count(sessions, "session") : key["seen"] == nil ? "not seen" : "seen \(key.age("seen")) ago"
                 Terminal.out("\(Terminal.paint(key.shown("name"), .strong))  \(Terminal.paint(seen, .quiet))")
                 for (title, patterns) in [
                     ("publish", words(key, "publish")), ("about", words(key, "subject")), ("subscribe", words(key, "subscribe")),
