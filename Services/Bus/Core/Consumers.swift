@@ -84,5 +84,16 @@ struct Subscription: Sendable {
 
     var hasCredit: Bool { creditMessages > 0 && creditBytes > 0 }
 
+    /// Whether it wants a record; `id` is the topic's number when the record's place says it.
+    mutating func wants(_ record: UnsafeRawBufferPointer, _ id: TopicID, _ topics: TopicTable) -> Bool {
+        if let known = wanted[id] { return known }
+        let text = EventRun.topic(record)
+        let topic = id == .none ? topics.known(text) : id
+        if let known = wanted[topic] { return known }
+        let answer = matches(String(decoding: text, as: UTF8.self))
+        wanted[topic] = answer
+        return answer
+    }
+
     func matches(_ topic: String) -> Bool { filters.contains { $0.matches(topic) } }
 }

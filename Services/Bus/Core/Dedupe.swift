@@ -50,8 +50,9 @@ struct RecentIDs: Sendable {
     private var second: UInt32 = 0
     private var oldest = 0
     private var next = 0
-    /// Open addressing with linear probing: 1 + the place in the ring, 0 for none. 36 bytes an event in all.
-    private var table: [UInt32]
+    /// Open addressing with linear probing: 1 + the place in the ring in the low half, 0 for none; in the high half a part of the
+    /// key, so that the ring is not touched for keys that are not there. 43 bytes an event in all.
+    private var table: [UInt64]
     private var shift: UInt64
     /// Nobody outside can make ids that fall on one place.
     private let seed = UInt64.random(in: .min ... .max) | 1
@@ -70,7 +71,7 @@ struct RecentIDs: Sendable {
     var count: Int { next - oldest }
 
     /// The number of the event with that id, if it is still remembered.
-    func seq(_ key: Key) -> UInt64? { find(key).map { entries[Int(table[$0]) - 1].seq } }
+    func seq(_ key: Key) -> UInt64? { find(key).map { entries[Self.place(table[$0])].seq } }
 
     /// `time` in nanoseconds since 1970. An id that is there already keeps its first number.
     mutating func insert(_ key: Key, seq: UInt64, time: UInt64) {
@@ -114,10 +115,13 @@ struct RecentIDs: Sendable {
 
     private func home(_ key: Key) -> Int { Int(truncatingIfNeeded: ((key.low ^ key.high) &* seed) >> shift) }
 
+    private static func place(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
+
     private func find(_ key: Key) -> Int? {
+        let tag = UInt32(truncatingIfNeeded: key.high >> 32)
         var at = home(key)
         while table[at] != 0 {
-            if entries[Int(table[at]) - 1].key == key { return at }
+            if UInt32(truncatingIfNeeded: table[at] >> 32) == tag, entries[Self.place(table[at])].key == key { return at }
             at = (at + 1) & (table.count - 1)
         }
         return nil
@@ -126,7 +130,7 @@ struct RecentIDs: Sendable {
     private mutating func put(_ place: Int) {
         var at = home(entries[place].key)
         while table[at] != 0 { at = (at + 1) & (table.count - 1) }
-        table[at] = UInt32(place + 1)
+        table[at] = (entries[place].key.high >> 32) << 32 | UInt64(place + 1)
     }
 
     private mutating func forgetOldest() {
@@ -141,7 +145,7 @@ struct RecentIDs: Sendable {
         // What follows moves up, or it would not be found beyond the hole (Knuth, The Art of Computer Programming, 6.4, algorithm R).
         var at = (hole + 1) & (table.count - 1)
         while table[at] != 0 {
-            let wanted = home(entries[Int(table[at]) - 1].key)
+            let wanted = home(entries[Self.place(table[at])].key)
             let distance = (at - wanted) & (table.count - 1)
             if distance >= (at - hole) & (table.count - 1) {
                 table[hole] = table[at]

@@ -5,26 +5,32 @@ import Wire
 /// copied once from the log's buffer.
 struct EventsMessage {
     private var data = Data()
+    /// Bytes of records that are admitted.
+    private(set) var size = 0
     private let credit: (messages: Int64, bytes: Int64)
     /// Records in it.
     private(set) var count: Int64 = 0
-    /// Bytes of them.
-    var size: Int { data.isEmpty ? 0 : data.count - Frame.headerLength }
 
     init(credit: (messages: Int64, bytes: Int64)) { self.credit = credit }
 
-    /// False when it is full or credit is used up. The first record is taken whatever its size, or a large one would never come.
-    mutating func add(_ record: UnsafeRawBufferPointer) -> Bool {
-        let after = size + record.count
+    /// Makes room for a record of that length, which `append` then brings. False when the message is full or credit is used up. The
+    /// first record is taken whatever its size, or a large one would never come.
+    mutating func admit(_ length: Int) -> Bool {
+        let after = size + length
         guard count < credit.messages, count < Limits.packedEvents, count == 0 || (after <= Limits.packedBytes && after <= credit.bytes)
         else { return false }
-        if count == 0 {
-            data.reserveCapacity(Frame.headerLength + max(record.count, min(Int(clamping: credit.messages), 16) * record.count))
+        count += 1
+        size = after
+        return true
+    }
+
+    /// One or several records that were admitted.
+    mutating func append(_ records: UnsafeRawBufferPointer) {
+        if data.isEmpty {
+            data.reserveCapacity(Frame.headerLength + records.count)
             data.append(Data(count: Frame.headerLength))
         }
-        data.append(contentsOf: record)
-        count += 1
-        return true
+        data.append(contentsOf: records)
     }
 
     /// The whole message under that header, whose own body is empty.

@@ -309,31 +309,34 @@ extension Router {
     }
 
     /// Adds what matches, until the message is full, the run ends, or `end` is reached. The number of the first event not examined.
-    private mutating func collect(
+    private func collect(
         _ run: EventRun, from index: Int, before end: UInt64, _ subscription: inout Subscription, into message: inout EventsMessage
     ) -> UInt64 {
-        run.bytes.withUnsafeBytes { bytes in
+        let topics = topics
+        return run.bytes.withUnsafeBytes { bytes in
             var seq = run.firstSeq + UInt64(index)
+            // Neighbours are copied together.
+            var wanted = 0..<0
+            func flush() { if !wanted.isEmpty { message.append(UnsafeRawBufferPointer(rebasing: bytes[wanted])) } }
             for place in run.places[index...] {
                 if seq >= end { break }
-                let record = UnsafeRawBufferPointer(rebasing: bytes[Int(place.offset)..<Int(place.offset + place.length)])
-                if subscription.matchesAll || matches(record, place, &subscription) {
-                    guard message.add(record) else { break }
+                let range = Int(place.offset)..<Int(place.offset + place.length)
+                if subscription.matchesAll
+                    || subscription.wants(UnsafeRawBufferPointer(rebasing: bytes[range]), place.topic, topics)
+                {
+                    guard message.admit(range.count) else { break }
+                    if wanted.upperBound == range.lowerBound, !wanted.isEmpty {
+                        wanted = wanted.lowerBound..<range.upperBound
+                    } else {
+                        flush()
+                        wanted = range
+                    }
                 }
                 seq += 1
             }
+            flush()
             return seq
         }
-    }
-
-    /// Whether the subscription wants the event.
-    func matches(_ record: UnsafeRawBufferPointer, _ place: EventRun.Place, _ subscription: inout Subscription) -> Bool {
-        let text = EventRun.topic(record)
-        let topic = place.topic == .none ? topics.known(text) : place.topic
-        if let known = subscription.wanted[topic] { return known }
-        let answer = subscription.matches(String(decoding: text, as: UTF8.self))
-        subscription.wanted[topic] = answer
-        return answer
     }
 
     /// The consumer has come to something that cannot be read: it is told which numbers, and decides itself where to go on.
