@@ -102,6 +102,9 @@ let package = Package(
                 name: "slipway",
                 dependencies: ["Contracts", "Story", "Kit", "CSys", argumentParser, asyncHTTPClient],
                 path: "Services/CLI", exclude: ["README.md"], swiftSettings: settings),
+            .executableTarget(
+                name: "slipway-bus-plain", dependencies: ["BusService", "Kit", argumentParser], path: "Tests/Benchmarks/PlainBus",
+                swiftSettings: settings),
             .target(
                 name: "TestKit", dependencies: ["Contracts", "Kit", asyncHTTPClient], path: "Tests/TestKit", swiftSettings: settings),
             tests("Contracts"),

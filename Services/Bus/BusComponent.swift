@@ -8,11 +8,16 @@ import ServiceLifecycle
 /// Makes the parts of the bus and introduces them to each other.
 public enum BusComponent {
     /// The services to run. The ZeroMQ socket is bound, and the log recovered, when this returns.
-    public static func services(_ boot: Boot) async throws -> [any Service] {
+    public static func services(_ boot: Boot) async throws -> [any Service] { try await services(boot, unencryptedAs: nil) }
+
+    /// `name` set: no CURVE, and everybody who connects is taken for that client. For the benchmark alone, which compares with
+    /// peers in the clear; no configuration of the bus leads here.
+    package static func services(_ boot: Boot, unencryptedAs name: String?) async throws -> [any Service] {
         let settings = boot.config
         var config = BusConfig(
             logDirectory: "\(boot.directory)/log", listen: settings.listen, port: settings.busPort, host: settings.host.text,
             descriptor: try InheritedSockets.descriptor(named: "bus-zmq"))
+        config.unencryptedAs = name
         let space = Disk.space(in: boot.directory)
         config.apply(settings.bus, disk: space?.total)
         if let space { Reserve(directory: config.logDirectory, total: space.total).adjust(free: space.free, isFull: space.free < 4 << 20) }

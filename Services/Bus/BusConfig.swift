@@ -20,6 +20,8 @@ struct BusConfig: Sendable {
     var host: String
     /// How files are reached; tests listen, and make it fail.
     var disk = Disk()
+    /// Set: no CURVE, everybody is that client. See `BusComponent.services(_:unencryptedAs:)`.
+    var unencryptedAs: String?
 
     init(logDirectory: String, listen: String, port: Int, host: String, descriptor: Int32? = nil) {
         self.logDirectory = logDirectory

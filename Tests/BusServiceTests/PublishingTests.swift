@@ -36,6 +36,38 @@ import Wire
         #expect(bench.heard("p").map(\.a) == [50])
     }
 
+    @Test("numbers that come again in one batch do not change which event PUBACK speaks of") func numbersAgain() {
+        var bench = Bench()
+        bench.hello("p", "ada")
+        bench.flush()
+        _ = bench.heard("p")
+        bench.publish("p", "ada", from: 1, (1...10).map { "\($0)" })
+        bench.publish("p", "ada", from: 1, (1...3).map { "\($0)" })
+        bench.flush()
+        let answer = bench.heard("p").first
+        #expect(answer?.a == 10 && answer?.b == 11)
+    }
+
+    @Test("what waits for a slow device is bounded, for all sessions together") func slowDevice() {
+        var bench = Bench { $0.batchBytes = 1000 }
+        bench.hello("p", "ada")
+        bench.hello("q", "bob")
+        bench.flush()
+        bench.publish("p", "ada", from: 1, ["first"])
+        let flying = bench.router.takeBatch(bench.now)
+        bench.publish("p", "ada", from: 2, (2...40).map { "\($0)" })
+        bench.publish("q", "bob", from: 1, ["other"])
+        _ = bench.heard("p")
+        flying.map { bench.land($0) }
+        bench.flush()
+        #expect(Bench.exceptions(bench.heard("q").last) == [1: 429])
+        let refused = Bench.exceptions(bench.heard("p").last)
+        #expect(refused.values.contains(429) && refused[2] == nil)
+        bench.publish("q", "bob", from: 1, ["other"], flags: Router.resume)
+        bench.flush()
+        #expect(bench.heard("q").last?.a == 1)
+    }
+
     @Test("an outbox's numbers are taken once, for ever") func outbox() {
         var bench = Bench(outboxes: [OutboxKey(producer: "ada", outbox: Bench.box): 10])
         bench.hello("p", "ada", outbox: Bench.box)

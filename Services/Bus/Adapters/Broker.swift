@@ -39,7 +39,10 @@ final class Broker: Service {
                 var close: () -> Void = {}
                 do {
                     let context = try ZeroMQContext()
-                    let zap = try ZapThread(context, keys: keys) { address in inbox.post(.refusedKey(address)) }
+                    let unencrypted = config.unencryptedAs.flatMap { name in
+                        keys.rights[name].map { UserID(name: name, key: $0.key) }
+                    }
+                    let zap = try ZapThread(context, keys: keys, unencrypted: unencrypted) { inbox.post(.refusedKey($0)) }
                     close = {
                         zap.stop()
                         context.terminate()
@@ -47,7 +50,8 @@ final class Broker: Service {
                     let socket: RouterSocket
                     do {
                         socket = try RouterSocket(
-                            context, secretKey: secretKey, address: config.listen, port: config.port, descriptor: config.descriptor)
+                            context, secretKey: unencrypted == nil ? secretKey : nil, address: config.listen, port: config.port,
+                            descriptor: config.descriptor)
                     } catch {
                         close()
                         throw error

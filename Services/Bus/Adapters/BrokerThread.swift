@@ -26,6 +26,7 @@ final class BrokerThread {
     /// What is being stored.
     private var saving: Changes?
     private var keysAt: Int64 = 0
+    private var tickedAt: Int64 = 0
     private var toldAt: Int64 = 0
     /// When the flying batch was handed over, in nanoseconds.
     private var launchedAt: UInt64 = 0
@@ -73,7 +74,11 @@ final class BrokerThread {
             if ready { drain(now) }
             for order in inbox.takeAll() { obey(order, now) }
             if let news = socket.gate.look(known: router.sessions.count, now: now) { logger.warning("\(news)") }
-            router.tick(now)
+            // Deadlines of calls are kept to the millisecond, the rest to a hundredth of a second.
+            if now - tickedAt >= 10 || router.nextDeadline ?? .max <= now {
+                tickedAt = now
+                router.tick(now)
+            }
             if now - keysAt >= 1000 { lookAtKeys(now) }
             launch(now)
             carryOut(now)

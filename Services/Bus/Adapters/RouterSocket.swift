@@ -63,7 +63,8 @@ struct RouterSocket {
     let gate: ConnectionGate
 
     /// Binds `tcp://address:port`, or adopts `descriptor`, a listening socket that somebody else holds open across restarts.
-    init(_ context: ZeroMQContext, secretKey: String, address: String, port: Int, descriptor: Int32?) throws {
+    /// `secretKey` nil: no CURVE.
+    init(_ context: ZeroMQContext, secretKey: String?, address: String, port: Int, descriptor: Int32?) throws {
         guard let socket = zmq_socket(context.pointer, ZMQ_ROUTER) else { throw ZeroMQ.problem("make a ZeroMQ socket") }
         do {
             try Self.configure(socket, secretKey)
@@ -78,7 +79,7 @@ struct RouterSocket {
         self.socket = socket
     }
 
-    private static func configure(_ socket: UnsafeMutableRawPointer, _ secretKey: String) throws {
+    private static func configure(_ socket: UnsafeMutableRawPointer, _ secretKey: String?) throws {
         try ZeroMQ.set(socket, ZMQ_LINGER, 200)
         // A peer that is gone is an error, not silence; handover stays off, or one client could take another's answers.
         try ZeroMQ.set(socket, ZMQ_ROUTER_MANDATORY, 1)
@@ -93,9 +94,11 @@ struct RouterSocket {
         try ZeroMQ.set(socket, ZMQ_HANDSHAKE_IVL, 3000)
         try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE, 1)
         try ZeroMQ.set(socket, ZMQ_BACKLOG, 512)
-        try ZeroMQ.set(socket, ZMQ_CURVE_SERVER, 1)
-        guard zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secretKey, secretKey.utf8.count) == 0 else {
-            throw Problem(.configuration, "the bus's key file holds no CURVE key", hint: "restore HOME/keys/bus.json from a backup")
+        if let secretKey {
+            try ZeroMQ.set(socket, ZMQ_CURVE_SERVER, 1)
+            guard zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secretKey, secretKey.utf8.count) == 0 else {
+                throw Problem(.configuration, "the bus's key file holds no CURVE key", hint: "restore HOME/keys/bus.json from a backup")
+            }
         }
         guard zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "bus", 3) == 0 else { throw ZeroMQ.problem("set the ZAP domain") }
     }

@@ -8,12 +8,15 @@ final class ZapThread: Sendable {
     private let keys: KeyTable
     private let context: ZeroMQContext
     private let refused: @Sendable (_ address: String) -> Void
+    /// Whom every connection without CURVE is taken for. Only the benchmark sets this.
+    private let unencrypted: UserID?
     private let stopping = Locked(false)
     private let finished = DispatchSemaphore(value: 0)
 
     /// Listens when this returns, as it must before the first bind. `refused` is told addresses of unknown keys.
-    init(_ context: ZeroMQContext, keys: KeyTable, refused: @escaping @Sendable (String) -> Void) throws {
+    init(_ context: ZeroMQContext, keys: KeyTable, unencrypted: UserID? = nil, refused: @escaping @Sendable (String) -> Void) throws {
         self.context = context
+        self.unencrypted = unencrypted
         self.keys = keys
         self.refused = refused
         let ready = DispatchSemaphore(value: 0)
@@ -78,6 +81,7 @@ final class ZapThread: Sendable {
         }
         var user: UserID?
         if frames.count == 7, frames[5] == Data("CURVE".utf8), frames[6].count == 32 { user = keys.user(of: frames[6]) }
+        if let unencrypted, frames[5] == Data("NULL".utf8) { user = unencrypted }
         if user == nil { refused(String(decoding: frames[3].prefix(64), as: UTF8.self)) }
         let reply = [
             frames[0], frames[1], Data((user == nil ? "400" : "200").utf8), Data((user == nil ? "unknown key" : "OK").utf8),

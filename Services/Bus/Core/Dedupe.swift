@@ -84,7 +84,11 @@ struct RecentIDs: Sendable {
 
     /// As above, for an event whose time is not known yet; `stamp` says it.
     mutating func insert(_ key: Key, seq: UInt64) {
-        guard find(key) == nil else { return }
+        if find(key) == nil { add(key, seq: seq) }
+    }
+
+    /// As above, for a key that is known not to be there.
+    mutating func add(_ key: Key, seq: UInt64) {
         while count >= most || (count >= least && second > times[oldest % most] &+ Self.hour) { forgetOldest() }
         if count * 4 >= table.count * 3 { grow() }
         let place = next % most

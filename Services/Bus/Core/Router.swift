@@ -16,6 +16,8 @@ struct Router: Sendable {
         var heartbeat: Int64 = 1000
         var windowMessages = 1024
         var windowBytes = 4 << 20
+        /// Bytes that wait for the flush under way; the batch after it.
+        var batchBytes = 64 << 20
         var creditMessages = 4096
         var creditBytes = 16 << 20
         var subscriptionsPerSession = 1000

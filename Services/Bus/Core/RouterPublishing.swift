@@ -39,9 +39,13 @@ extension Router {
         var events = events
         var number = first
         while let event = events.next() {
-            acknowledgement.upTo = max(acknowledgement.upTo, number)
-            acknowledgement.index = nil
-            acknowledgement.duplicate = nil
+            // PUBACK says the number in the log of the last one; numbers that come again do not change which that is.
+            let isLast = number >= acknowledgement.upTo
+            if isLast {
+                acknowledgement.upTo = number
+                acknowledgement.index = nil
+                acknowledgement.duplicate = nil
+            }
             acknowledgement.messages += 1
             acknowledgement.bytes += event.payload.count
             session.unackedMessages += 1
@@ -53,8 +57,9 @@ extension Router {
                 producer.withUnsafeBytes {
                     filling.records.append(topic: event.topic, topic, producer: $0, id: event.id, payload: event.payload)
                 }
-                remember(key, index)
-                acknowledgement.index = index
+                // The numbers of an outbox are what counts there; nobody has looked whether the id is known.
+                remember(key, index, isNew: session.outbox == nil)
+                if isLast { acknowledgement.index = index }
                 acknowledgement.note(stored: number)
                 if let outbox = session.outbox {
                     taken[outbox] = number
@@ -63,7 +68,7 @@ extension Router {
             case .duplicate(let key):
                 acknowledgement.exceptions.append((number, 208))
                 counts.decided(208)
-                acknowledgement.duplicate = key
+                if isLast { acknowledgement.duplicate = key }
                 if isPending(key, number, session) { acknowledgement.uncertain.insert(number) }
             case .refuse(let status):
                 acknowledgement.exceptions.append((number, status))
@@ -101,7 +106,12 @@ extension Router {
             }()
         guard mayPublish, !allowed.readsPayloads || allowed.maySay(event.payload) else { return .refuse(403) }
         if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(RecentIDs.Key(producer, event.id)) }
-        if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes { return .refuse(429) }
+        // The session's own window; and what all of them together may have waiting while the device is slow.
+        if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes
+            || filling.records.bytes.count > settings.batchBytes
+        {
+            return .refuse(429)
+        }
         let key = RecentIDs.Key(producer, event.id)
         if session.outbox == nil, recent.seq(key) != nil { return .duplicate(key) }
         if space.isFull { return .refuse(507) }
@@ -109,8 +119,9 @@ extension Router {
     }
 
     /// The event's id is known from now on, under the number that it will have; `refuseAll` forgets it again.
-    private mutating func remember(_ key: RecentIDs.Key, _ index: Int) {
-        recent.insert(key, seq: last + UInt64(flying?.count ?? 0) + UInt64(index) + 1)
+    private mutating func remember(_ key: RecentIDs.Key, _ index: Int, isNew: Bool) {
+        let seq = last + UInt64(flying?.count ?? 0) + UInt64(index) + 1
+        if isNew { recent.add(key, seq: seq) } else { recent.insert(key, seq: seq) }
         filling.ids = filling.ids.lowerBound..<recent.end
     }
 
@@ -153,7 +164,7 @@ extension Router {
             if space.isFull { return .refused(507) }
             let index = add(
                 BatchEvent(topic: publication.topic, producer: producer, id: publication.id, payload: publication.payload))
-            remember(key, index)
+            remember(key, index, isNew: true)
             return .stored(index: index)
         }
         filling.locals.append((ticket, decisions))
