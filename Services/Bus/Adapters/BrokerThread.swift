@@ -27,6 +27,8 @@ final class BrokerThread {
     private var saving: Changes?
     private var keysAt: Int64 = 0
     private var tickedAt: Int64 = 0
+    /// A flush has ended in this turn.
+    private var landed = false
     private var toldAt: Int64 = 0
     /// When the flying batch was handed over, in nanoseconds.
     private var launchedAt: UInt64 = 0
@@ -80,10 +82,18 @@ final class BrokerThread {
                 router.tick(now)
             }
             if now - keysAt >= 1000 { lookAtKeys(now) }
-            launch(now)
+            // After a flush its publishers are told first, and what they say to that goes with the next one; to begin it at once would
+            // take the few events that wait and let the many that come wait for it.
+            if !landed { launch(now) }
             carryOut(now)
             more = router.deliver(messages: 256, now: now)
             carryOut(now)
+            if landed {
+                landed = false
+                drain(now)
+                launch(now)
+                carryOut(now)
+            }
             save(now)
             trim(now)
             // So that those who follow over HTTP notice a client that has gone.
@@ -132,6 +142,7 @@ final class BrokerThread {
         case .flushed(let result):
             router.counts.flushNanoseconds += DispatchTime.now().uptimeNanoseconds &- launchedAt
             router.flushed(result, now: now)
+            landed = true
             toldAt = now
             advanced(router.last)
             cover(all: false)
