@@ -47,7 +47,7 @@ struct Numbers: Codable, Hashable, Sendable {
     var runningCalls: Int
     /// Names that are served.
     var services: [String]
-    /// The last batch was refused because there was no room.
+    /// Events are refused: the disk is nearly full, or there was no room for the last batch.
     var isFull: Bool
     var consumers: [ConsumerStatus]
 }
@@ -59,6 +59,6 @@ extension Router {
             counts: counts, stream: settings.stream, epoch: settings.epoch, first: log.first, last: last, sessions: sessions.count,
             clients: Set(sessions.values.map(\.user)).count, subscriptions: subscriptions.count, waitingEvents: filling.count,
             flyingEvents: flying?.count ?? 0, waitingCalls: waiting, runningCalls: calls.count - min(calls.count, waiting),
-            services: pools.filter { !$0.value.workers.isEmpty }.keys.sorted(), isFull: isFull, consumers: consumers())
+            services: pools.filter { !$0.value.workers.isEmpty }.keys.sorted(), isFull: isFull || space.isFull, consumers: consumers())
     }
 }
