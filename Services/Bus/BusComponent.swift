@@ -29,7 +29,14 @@ public enum BusComponent {
                 metadata: ["file": "\(name)", "error": "\(why)"])
         }
         let store = CursorStore(store: try boot.openStore(durability: .normal, migrations: CursorStore.migrations))
-        let broker = try await Broker.start(config, secretKey: boot.key.secretKey, keys: keys, store: store, logger: logger) { error in
+        let standing = try Standing.load(config.directory)
+        if let key = try ReplicaPhase.key(boot, standing) {
+            // Returns when this bus has been promoted; told to end before, there is nothing to run.
+            guard try await ReplicaPhase.run(boot, key, config, store) else { return [] }
+        }
+        let broker = try await Broker.start(
+            config, secretKey: boot.key.secretKey, keys: keys, store: store, logger: logger, standing: StandingNow(health: boot.health)
+        ) { error in
             // Not retried and not survived: after a failed write only a fresh start knows what the device holds.
             logger.critical("the log cannot be written; the bus ends here", metadata: ["error": "\(error)"])
             _exit(1)
@@ -52,7 +59,20 @@ public enum BusComponent {
             ConsumerRoutes(broker: broker).add(to: routes)
             PermissionRoutes(broker: broker).add(to: routes)
             StatusRoutes(broker: broker, retention: config.retention).add(to: routes)
+            routes.get("/v1/bus/replicas", .role(.viewer)) { _, _ in try .json(try await broker.replicas()) }
         }
-        return [broker, http]
+        var services: [any Service] = [broker, http]
+        if let path = settings.bus.copyTo {
+            services.append(SegmentCopier(log: broker.log, store: store, copyTo: path, health: boot.health, logger: logger))
+        }
+        if let path = settings.bus.replicaOf {
+            // It was promoted: the bus that it copied must hear of it.
+            services.append(
+                Herald(
+                    key: try ReplicaPhase.read(path), witness: Witness(secretKey: boot.key.secretKey), stream: broker.log.stream,
+                    epoch: broker.log.epoch, logger: logger,
+                    outdated: { epoch, witness in broker.met(epoch: epoch, witness: witness ?? "") }))
+        }
+        return services
     }
 }

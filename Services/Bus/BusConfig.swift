@@ -1,10 +1,13 @@
 import Contracts
+import Foundation
 import Kit
 
 /// What of the bus can be set: `bus:` in suite.yml (docs/running.md), read by `BusSettings`.
 struct BusConfig: Sendable {
     /// Where the log lies; with the default home `HOME/bus/log`.
     var logDirectory: String
+    /// The bus's own directory, above the log's.
+    var directory: String { (logDirectory as NSString).deletingLastPathComponent }
     /// Bytes of a segment file: `segment_bytes`. Default 64 MiB, 16 MiB on a disk of less than 16 GiB.
     var segmentBytes = 64 << 20
     /// Bytes of the very first one, which is filled with zeros while the bus starts. Default 4 MiB.
@@ -18,6 +21,8 @@ struct BusConfig: Sendable {
     var descriptor: Int32?
     /// This machine's name.
     var host: String
+    /// Nothing is acknowledged or delivered before a replica has it.
+    var isSynchronous = false
     /// How files are reached; tests listen, and make it fail.
     var disk = Disk()
     /// Set: no CURVE, everybody is that client. See `BusComponent.services(_:unencryptedAs:)`.
@@ -42,6 +47,7 @@ struct BusConfig: Sendable {
             case .unlimited?: nil
             case .limit(let bytes)?: UInt64(bytes)
             }
+        isSynchronous = settings.syncReplica
         if case .limit(let milliseconds)? = settings.maxAge { retention.maxAge = UInt64(milliseconds) * 1_000_000 }
     }
 }

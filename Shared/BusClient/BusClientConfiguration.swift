@@ -7,6 +7,8 @@ import Wire
 public struct BusClientConfiguration: Sendable {
     /// Such as `tcp://127.0.0.1:7710`.
     public var endpoint: String
+    /// Where else the bus may be, such as on the host of its replica; tried in turn while no session is open. All have the same key.
+    public var alternatives: [String] = []
     /// The bus's public key.
     public var serverKey: String
     public var publicKey: String

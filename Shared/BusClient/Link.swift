@@ -48,6 +48,9 @@ final class Link {
     /// When to say HELLO (again).
     private var helloAt = Monotonic.now()
     private var helloAttempts = 0
+    /// Where the bus is looked for now, an index into endpoint and alternatives; and when to look elsewhere.
+    private var place = 0
+    private var moveAt = Monotonic.now() + 3000
     private var stopping = false
 
     /// Throws `Problem` when the configuration cannot be used.
@@ -125,6 +128,20 @@ final class Link {
         return due
     }
 
+    private var endpoints: [String] { [configuration.endpoint] + configuration.alternatives }
+
+    /// Looks for the bus at its next endpoint. A replica that was promoted answers there; the one before may be gone for good.
+    private func lookElsewhere(_ now: Int64) {
+        moveAt = now + 3000
+        guard endpoints.count > 1 else { return }
+        let old = endpoints[place]
+        place = (place + 1) % endpoints.count
+        connected = false
+        phase = .away
+        helloAt = now + 500
+        if !sockets.move(from: old, to: endpoints[place]) { complain("the bus endpoint \(endpoints[place]) cannot be used") }
+    }
+
     private func tick(_ now: Int64) {
         if phase == .open, now >= lastHeard + patience {
             sessionLost("the bus has been silent for \(now - lastHeard) ms")
@@ -142,6 +159,7 @@ final class Link {
             }
             if !told { send(Frame(.ping, a: UInt64(now))) }
         }
+        if phase == .open { moveAt = now + 3000 } else if now >= moveAt { lookElsewhere(now) }
         if phase != .open, now >= helloAt { sayHello(now) }
         for number in requests.due(now: now, unreachable: unreachable) { ask(number) }
         if now - memoryAt >= 10_000 { saveMemory(now) }
@@ -160,13 +178,13 @@ final class Link {
     }
 
     /// Whether the bus's log extends what was seen; if not, the session ends, and is tried again after a while.
-    private func accepts(stream: String, epoch: UInt64, last: UInt64, hash: String?) -> Bool {
+    private func accepts(stream: String, epoch: UInt64, last: UInt64, hash: String?, witness: String? = nil) -> Bool {
         if let why = memory?.contradiction(stream: stream, epoch: epoch, last: last, hash: hash) {
             refuseLog(LogMemory.problem(why, file: configuration.memoryFile))
             return false
         }
         if memory == nil { memory = LogMemory(stream: stream, epoch: epoch, seq: last, hash: hash) }
-        memory?.saw(epoch: epoch, last: last, hash: hash)
+        memory?.saw(epoch: epoch, last: last, hash: hash, witness: witness)
         return true
     }
 
@@ -178,6 +196,7 @@ final class Link {
         sessionLost(problem.message)
         phase = .away
         helloAt = Monotonic.now() + 5000
+        moveAt = Monotonic.now()
         complain("\(problem)")
     }
 
@@ -185,7 +204,7 @@ final class Link {
     var unreachable: Problem? {
         guard phase != .open else { return nil }
         let why = status.lastError ?? "nothing answers there"
-        return Problem(.unavailable, "the bus at \(configuration.endpoint) cannot be reached: \(why)", hint: "slipway status")
+        return Problem(.unavailable, "the bus at \(endpoints[place]) cannot be reached: \(why)", hint: "slipway status")
     }
 
     // MARK: session
@@ -194,6 +213,8 @@ final class Link {
         var hello = Hello(
             client: configuration.clientName, version: configuration.version, features: [], outbox: outbox?.uuidString.lowercased())
         hello.heartbeat_ms = configuration.heartbeat
+        hello.epoch = memory?.epoch
+        hello.witness = memory?.witness
         guard let body = try? Coding.encode(hello), sockets.send(Frame(.hello, body: body).encoded()) else {
             // Between the end of the handshake and the moment the socket takes messages there is a little while.
             helloAttempts += 1
@@ -258,7 +279,7 @@ final class Link {
             return complain("the bus's WELCOME cannot be read: \(error)")
         }
         guard body.proto == 1 else { return complain("the bus speaks version \(body.proto) of its protocol, this program only 1") }
-        guard accepts(stream: body.stream, epoch: frame.a, last: body.last, hash: body.hash) else { return }
+        guard accepts(stream: body.stream, epoch: frame.a, last: body.last, hash: body.hash, witness: body.witness) else { return }
         phase = .open
         session += 1
         complaints = []
@@ -322,6 +343,8 @@ final class Link {
             return
         }
         if frame.status == 505 || phase != .open {
+            // Another bus has taken over from this one.
+            if frame.status == 410 { moveAt = Monotonic.now() }
             complain("the bus refuses this client (\(frame.status)): \(message)")
             helloAt = Monotonic.now() + Int64(min(max(body?.retry_ms ?? 2000, 100), 10_000))
             return

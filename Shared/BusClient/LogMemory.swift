@@ -14,6 +14,8 @@ struct LogMemory: Codable, Hashable, Sendable {
     var seq: UInt64
     /// The log's hash chain just after that event as it was in that epoch, 64 hexadecimal digits; nil when it was not told.
     var hash: String?
+    /// With what the bus confirms to others that it gave that epoch out.
+    var witness: String?
 
     /// Epochs of one term follow each other by starts alone; a failover or a deliberate restore begins the next.
     static let startsATerm: UInt64 = 1 << 20
@@ -34,8 +36,9 @@ struct LogMemory: Codable, Hashable, Sendable {
     }
 
     /// Takes in what was said last; what does not extend it must have been refused.
-    mutating func saw(epoch: UInt64, last: UInt64, hash: String?) {
+    mutating func saw(epoch: UInt64, last: UInt64, hash: String?, witness: String? = nil) {
         guard (epoch, last) >= (self.epoch, seq) else { return }
+        if epoch != self.epoch || witness != nil { self.witness = witness }
         if (epoch, last) != (self.epoch, seq) || self.hash == nil { self.hash = hash }
         self.epoch = epoch
         seq = last

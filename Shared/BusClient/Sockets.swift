@@ -50,6 +50,13 @@ struct Sockets {
         }
     }
 
+    /// Leaves one endpoint for another one; false when that is none.
+    func move(from old: String, to new: String) -> Bool {
+        // What was queued towards the old one is dropped with it: a new session is told everything again.
+        zmq_disconnect(dealer, old)
+        return zmq_connect(dealer, new) == 0
+    }
+
     /// Gives what was sent last a moment to leave, then ends everything.
     func close() {
         zmq_socket_monitor(dealer, nil, 0)

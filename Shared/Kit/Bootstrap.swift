@@ -120,6 +120,7 @@ extension Boot {
             endpoint: config.busEndpoint, serverKey: key.serverKey, publicKey: key.publicKey, secretKey: key.secretKey,
             clientName: component.rawValue, version: Version.text)
         configuration.memoryFile = "\(config.home.directory(component))/log-seen.json"
+        configuration.alternatives = Array(config.bus.endpoints.dropFirst())
         let bus = try BusClient(configuration: configuration, logger: logger)
         return Boot(component: component, config: config, logger: logger, key: key, bus: bus, health: Health())
     }

@@ -1,10 +1,10 @@
 import Contracts
 
-/// `bus:` in suite.yml: how much of its log the bus keeps.
+/// `bus:` in suite.yml: how much of its log the bus keeps, where it is, and who else keeps its log.
 public struct BusSettings: Sendable, Hashable {
     /// A value that may also be `none`.
     public enum Bound: Sendable, Hashable { case unlimited, limit(Int) }
-    static let keys = ["max_age", "max_bytes", "segment_bytes"]
+    static let keys = ["max_age", "max_bytes", "segment_bytes", "endpoints", "replica_of", "sync_replica", "copy_to"]
 
     /// Milliseconds after which events may go that every durable consumer has seen. Nil or `none`: age removes nothing.
     public var maxAge: Bound?
@@ -12,6 +12,15 @@ public struct BusSettings: Sendable, Hashable {
     public var maxBytes: Bound?
     /// Bytes of one file of the log. Nil: by the size of the disk.
     public var segmentBytes: Int?
+
+    /// Where the bus is reached, in the order in which to try; such as `tcp://10.0.0.1:7710`. Empty: on this machine.
+    public var endpoints: [String] = []
+    /// Key file of the bus whose log this one copies until it is promoted.
+    public var replicaOf: String?
+    /// Nothing is acknowledged or delivered before a replica has it.
+    public var syncReplica = false
+    /// Directory into which finished segments of the log are copied, with the bookkeeping.
+    public var copyTo: String?
 
     public init() {}
 
@@ -41,6 +50,36 @@ public struct BusSettings: Sendable, Hashable {
                     hint: "for example 64MiB")
             }
             segmentBytes = bytes
+        }
+        try readHosts(section)
+    }
+
+    private mutating func readHosts(_ section: SuiteFile) throws {
+        endpoints = try section.texts("endpoints") ?? []
+        for endpoint in endpoints {
+            let port = endpoint.lastIndex(of: ":").flatMap { UInt16(endpoint[endpoint.index(after: $0)...]) }
+            guard endpoint.hasPrefix("tcp://"), port != nil else {
+                throw Problem(
+                    .configuration, "\(section.place("endpoints")): endpoints: \(Problem.quote(endpoint))",
+                    hint: "expected tcp://ADDRESS:PORT, such as tcp://10.0.0.1:7710")
+            }
+        }
+        replicaOf = try section.text("replica_of")
+        copyTo = try section.text("copy_to")
+        for (key, value) in [("replica_of", replicaOf), ("copy_to", copyTo)] {
+            guard value?.hasPrefix("/") ?? true else {
+                throw Problem(
+                    .configuration, "\(section.place(key)): \(key): \(Problem.quote(value ?? ""))",
+                    hint: "give the path from the root: /…")
+            }
+        }
+        switch try section.written("sync_replica") {
+        case nil, "off": syncReplica = false
+        case "required": syncReplica = true
+        case let other?:
+            throw Problem(
+                .configuration, "\(section.place("sync_replica")): sync_replica \(Problem.quote(other))",
+                hint: "it is 'required' or 'off'")
         }
     }
 

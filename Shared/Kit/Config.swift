@@ -63,7 +63,7 @@ public struct SuiteConfig: Sendable {
     public var ingressPort: Int { ports["ingress"] ?? portBase + 80 }
     /// Where a program on this machine reaches a listener.
     public var reach: String { listen == "0.0.0.0" || listen == "::" ? "127.0.0.1" : listen }
-    public var busEndpoint: String { "tcp://\(reach):\(busPort)" }
+    public var busEndpoint: String { bus.endpoints.first ?? "tcp://\(reach):\(busPort)" }
 
     /// Reads the file and the environment. Throws `Problem` (`configuration`) that names the key, the line and the mend.
     public static func load(_ options: ComponentOptions, environment: [String: String]) throws -> SuiteConfig {
@@ -220,6 +220,16 @@ struct SuiteFile {
         guard let node = values[key] else { return nil }
         guard let text = node.scalar?.string else { throw Problem(.configuration, "\(place(key)): '\(key)' must be one value") }
         return text
+    }
+    /// One text, or a list of them.
+    func texts(_ key: String) throws -> [String]? {
+        guard let node = values[key] else { return nil }
+        if let text = node.string { return [text] }
+        guard let list = node.sequence else { throw Problem(.configuration, "\(place(key)): '\(key)' must be text or a list of texts") }
+        return try list.map { item in
+            guard let text = item.string else { throw Problem(.configuration, "\(place(key)): '\(key)' must be a list of texts") }
+            return text
+        }
     }
     func ports() throws -> [String: Int] {
         guard let node = values["ports"] else { return [:] }

@@ -4,6 +4,8 @@ import Foundation
 public struct Frame: Hashable, Sendable {
     public static let magic: (UInt8, UInt8) = (0x45, 0x42)
     public static let headerLength = 28
+    /// Flag of EVENTS: the body is a piece of the log's files, for a replica.
+    public static let raw: UInt16 = 2
 
     public var major: UInt8 = 1
     public var command: UInt8

@@ -12,6 +12,10 @@ public struct Hello: Codable, Hashable, Sendable {
     public var heartbeat_ms = 1000
     /// When set, `a` in PUB is this outbox's own number, and the bus keeps the last number it took from it, for ever.
     public var outbox: String?
+    /// The highest epoch of this log that the client has seen, and the `witness` that came with it. A bus of an earlier epoch
+    /// that is told so stops.
+    public var epoch: UInt64?
+    public var witness: String?
     public init(client: String, version: String, features: [String] = [], outbox: String? = nil) {
         self.client = client
         self.version = version
@@ -29,6 +33,8 @@ public struct Hello: Codable, Hashable, Sendable {
         features = try container.decodeIfPresent([String].self, forKey: .features) ?? []
         heartbeat_ms = try container.decodeIfPresent(Int.self, forKey: .heartbeat_ms) ?? 1000
         outbox = try container.decodeIfPresent(String.self, forKey: .outbox)
+        epoch = try container.decodeIfPresent(UInt64.self, forKey: .epoch)
+        witness = try container.decodeIfPresent(String.self, forKey: .witness)
     }
 }
 
@@ -52,10 +58,13 @@ public struct Welcome: Codable, Hashable, Sendable {
     public var outbox_last: UInt64?
     /// The log's hash chain at `last`, 64 hexadecimal digits.
     public var hash: String?
+    /// To be repeated in HELLO beside the epoch: shows that a bus of this log gave it.
+    public var witness: String?
     public init(
         proto: Int = 1, session: String, stream: String, first: UInt64, last: UInt64, window_msgs: Int = 1024,
         window_bytes: Int = 4 << 20, max_payload: Int = Limits.payload, max_credit_msgs: Int = 4096, max_credit_bytes: Int = 16 << 20,
-        heartbeat_ms: Int = 1000, features: [String] = [], you: String, outbox_last: UInt64? = nil, hash: String? = nil
+        heartbeat_ms: Int = 1000, features: [String] = [], you: String, outbox_last: UInt64? = nil, hash: String? = nil,
+        witness: String? = nil
     ) {
         self.proto = proto
         self.session = session
@@ -72,6 +81,7 @@ public struct Welcome: Codable, Hashable, Sendable {
         self.you = you
         self.outbox_last = outbox_last
         self.hash = hash
+        self.witness = witness
     }
 }
 

@@ -52,6 +52,37 @@ struct Double2: Query {
         #expect(throws: Problem.self) { try configuration.check() }
     }
 
+    @Test("a client goes to the bus's other endpoint when the first one is gone, tells it what it saw, and leaves a bus that was replaced")
+    func failover() async throws {
+        let pair = FakeBus.pair()
+        let first = FakeBus(key: pair)
+        let second = FakeBus(key: pair)
+        second.state.withLock { $0.epoch = 1 << 20 }
+        var configuration = first.configuration()
+        configuration.alternatives = [second.endpoint]
+        try await withClient(configuration) { client in
+            #expect(await client.connected(within: 10))
+            #expect(client.session?.epoch == 1)
+            first.stop()
+            try await eventually("a session with the second") { client.session?.epoch == 1 << 20 }
+            let hello = try #require(second.heard(.hello).last)
+            #expect(try JSONDecoder().decode(Hello.self, from: hello.body).epoch == 1)
+            // The old one is back, and the new one away: no session, however long it offers one.
+            first.start()
+            second.stop()
+            try await eventually("the old one is told of the new epoch") {
+                try first.heard(.hello).contains {
+                    let hello = try JSONDecoder().decode(Hello.self, from: $0.body)
+                    return hello.epoch == 1 << 20 && hello.witness == "witness of \(1 << 20)"
+                }
+            }
+            try await eventually("why") { client.lastError?.contains("does not extend") == true }
+            #expect(!client.isConnected)
+            second.start()
+            try await eventually("a session with the new one") { client.session?.epoch == 1 << 20 }
+        }
+    }
+
     @Test("everything in the outbox arrives once and in order, whatever happens to the session") func outbox() async throws {
         let bus = FakeBus()
         let outbox = MemoryOutbox()

@@ -39,8 +39,8 @@ final class FakeBus: Sendable {
     private let port: Locked<Int>
     private let running = Locked(false)
 
-    init() {
-        (publicKey, secretKey) = FakeBus.pair()
+    init(key: (String, String) = FakeBus.pair()) {
+        (publicKey, secretKey) = key
         port = Locked(0)
         start()
     }
@@ -191,7 +191,7 @@ final class FakeBus: Sendable {
                         state.sessions += 1
                         return Welcome(
                             session: "s", stream: state.stream, first: 1, last: UInt64(state.log.count), heartbeat_ms: 200, you: "test",
-                            hash: state.hash)
+                            hash: state.hash, witness: "witness of \(state.epoch)")
                     }
                     send(peer, Frame(.welcome, a: state.withLock(\.epoch), body: (try? JSONEncoder().encode(welcome)) ?? Data()))
                     continue

@@ -36,6 +36,7 @@ struct Bench {
     var hash = Data(count: 32)
     var sent: [(peer: Peer, frame: Frame)] = []
     var others: [Effect] = []
+    static let witness = Witness(secretKey: "the key of the suite's bus")
     static let box = "b0b00000-0000-4000-8000-000000000001"
 
     init(
@@ -43,6 +44,7 @@ struct Bench {
         change: (inout Router.Settings) -> Void = { _ in }
     ) {
         var settings = Router.Settings(stream: "5" + String(repeating: "0", count: 31), epoch: 3, host: "here")
+        settings.witness = Self.witness
         change(&settings)
         let counter = Locked(0)
         router = Router(settings: settings, log: log, last: 0, hash: hash, outboxes: outboxes, consumers: records) {

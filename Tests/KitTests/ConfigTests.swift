@@ -24,6 +24,22 @@ import Testing
         #expect(config.dnsPort == 5353 && config.port(.git) == 7704 && config.busPort == 7710 && config.ingressPort == 7780)
     }
 
+    @Test("where the bus is, and who keeps its log, is read from 'bus:'") func hosts() throws {
+        let none = try Self.load("port_base: 8000\n")
+        #expect(none.bus == BusSettings() && none.busEndpoint == "tcp://127.0.0.1:8010")
+        let given = try Self.load(
+            """
+            bus:
+              endpoints: ['tcp://10.0.0.1:7710', 'tcp://[::1]:7710']
+              sync_replica: required
+              replica_of: /k.json
+              copy_to: /c
+            """)
+        #expect(given.busEndpoint == "tcp://10.0.0.1:7710" && given.bus.endpoints.count == 2 && given.bus.syncReplica)
+        #expect(given.bus.replicaOf == "/k.json" && given.bus.copyTo == "/c")
+        #expect(try Self.load("bus: {endpoints: 'tcp://10.0.0.9:7710'}\n").bus.endpoints == ["tcp://10.0.0.9:7710"])
+    }
+
     @Test(
         "a mistake is named with file, line and mend",
         arguments: [
@@ -34,6 +50,11 @@ import Testing
             ("listen: 0.0.0.0\n", "without TLS", "insecure"),
             ("trust: everybody\n", "trust 'everybody'", "single-user"), ("a: [\n", "is not YAML", nil),
             ("port_base: 99999\n", "port base 99999", nil),
+            ("bus: {endpoints: [10.0.0.1]}\n", "suite.yml:1: endpoints: '10.0.0.1'", "tcp://ADDRESS:PORT"),
+            ("bus: {endpoints: {a: b}}\n", "'endpoints' must be text or a list of texts", nil),
+            ("bus: {sync_replica: yes}\n", "sync_replica 'yes'", "'required' or 'off'"),
+            ("bus: {copy_to: copies}\n", "copy_to: 'copies'", "from the root"),
+            ("bus:\n  replica: x\n", "suite.yml:2: unknown key 'replica' under 'bus'", "did you mean 'replica_of'?"),
             ("log_level: loud\n", "log level 'loud'", "one of"),
             ("bus: {max_age: 90}\n", "suite.yml:1: max_age '90'", "90d"), ("bus: {max_age: 10s}\n", "max_age '10s'", "none"),
             ("bus: {max_bytes: 1KiB}\n", "max_bytes '1KiB'", "20GiB"), ("bus: {max_bytes: -1}\n", "max_bytes '-1'", nil),

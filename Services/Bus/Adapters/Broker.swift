@@ -12,13 +12,17 @@ final class Broker: Service {
     let port: Int
     private let inbox: Inbox
     private let followers: Followers
+    let standing: StandingNow
     private let ended: AsyncStream<Never>
 
-    private init(log: EventLog, port: Int, inbox: Inbox, followers: Followers, ended: AsyncStream<Never>) {
+    private init(
+        log: EventLog, port: Int, inbox: Inbox, followers: Followers, standing: StandingNow, ended: AsyncStream<Never>
+    ) {
         self.log = log
         self.port = port
         self.inbox = inbox
         self.followers = followers
+        self.standing = standing
         self.ended = ended
     }
 
@@ -28,7 +32,7 @@ final class Broker: Service {
     /// device is then only known to a fresh start.
     static func start(
         _ config: BusConfig, secretKey: String, keys: KeyTable, store: CursorStore, logger: Logger,
-        fatal: @escaping @Sendable (any Error) -> Void
+        standing: StandingNow = StandingNow(), fatal: @escaping @Sendable (any Error) -> Void
     ) async throws -> Broker {
         let inbox = try Inbox()
         let followers = Followers()
@@ -57,14 +61,15 @@ final class Broker: Service {
                         throw error
                     }
                     do {
-                        let (log, router) = try openLog(config, store, logger)
+                        let (log, router, held) = try openLog(config, store, logger, Witness(secretKey: secretKey))
                         let flusher = Flusher(log, done: { inbox.post(.flushed($0)) }, failed: fatal)
                         broker = BrokerThread(
                             socket: socket, router: router, inbox: inbox, flusher: flusher, log: log, cursors: store, keys: keys,
-                            logger: logger,
+                            logger: logger, directory: config.directory, standing: standing, held: held,
                             advanced: { followers.tell($0) })
                         continuation.resume(
-                            returning: Broker(log: log, port: socket.port, inbox: inbox, followers: followers, ended: ended))
+                            returning: Broker(
+                                log: log, port: socket.port, inbox: inbox, followers: followers, standing: standing, ended: ended))
                     } catch {
                         socket.close()
                         close()
@@ -87,7 +92,9 @@ final class Broker: Service {
         }
     }
 
-    private static func openLog(_ config: BusConfig, _ store: CursorStore, _ logger: Logger) throws -> (EventLog, Router) {
+    private static func openLog(
+        _ config: BusConfig, _ store: CursorStore, _ logger: Logger, _ witness: Witness
+    ) throws -> (EventLog, Router, held: FlushResult?) {
         var settings = EventLog.Settings(directory: config.logDirectory)
         settings.segmentBytes = config.segmentBytes
         settings.firstSegmentBytes = config.firstSegmentBytes
@@ -95,6 +102,9 @@ final class Broker: Service {
         settings.found = { damage in
             logger.critical("the log is damaged: \(damage.place)", metadata: ["events": "\(damage.first) to \(damage.last)"])
         }
+        let standing = try Standing.load(config.directory)
+        settings.leastEpoch = standing?.epoch ?? 1
+        settings.holdsBack = config.isSynchronous
         let (log, recovered) = try EventLog.open(settings, durable: try store.mark(), knowing: { try store.known(stream: $0) })
         if let cut = recovered.cut, cut.to > cut.from {
             logger.warning(
@@ -112,24 +122,35 @@ final class Broker: Service {
                 metadata: damage.first <= damage.last ? ["events": "\(damage.first) to \(damage.last)"] : [:])
         }
         log.remember(try store.outboxes(stream: log.stream))
-        let start = Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch)
-        if case .full(let reason) = try log.append(start, time: Clock.wall()) {
-            throw Problem(.storageFull, "there is no room for the log: \(reason)", hint: "free some space on that disk")
+        let supersededBy = standing?.stream == log.stream ? standing?.supersededBy : nil
+        var held: FlushResult?
+        if supersededBy == nil {
+            let start = try log.append(Batch(first: log.last + 1, events: [], outboxes: [:], epoch: log.epoch), time: Clock.wall())
+            if case .full(let reason) = start {
+                throw Problem(.storageFull, "there is no room for the log: \(reason)", hint: "free some space on that disk")
+            }
+            try store.note(first: log.first, epoch: log.epoch, stream: log.stream)
+            if config.isSynchronous { held = start }
         }
-        try store.note(first: log.first, epoch: log.epoch, stream: log.stream)
         // The log says it, unless the very mark that said it was damaged.
         let outboxes = recovered.outboxes.merging(try store.outboxes(stream: log.stream)) { max($0, $1) }
         let consumers = try store.consumers(stream: log.stream)
         for row in consumers.spoiled {
             logger.critical("the bookkeeping is damaged: \(row); its consumer begins anew")
         }
-        var routing = Router.Settings(stream: log.stream, epoch: log.epoch, host: config.host)
+        // One that may not append has begun no epoch.
+        let epoch = supersededBy == nil ? log.epoch : log.epoch - 1
+        var routing = Router.Settings(stream: log.stream, epoch: epoch, host: config.host)
         routing.retention = config.retention
-        let router = Router(
+        routing.witness = witness
+        var router = Router(
             settings: routing, log: log, last: log.last, hash: log.hash,
             outboxes: outboxes, recent: recovered.recent, consumers: consumers,
             makeID: { EventID.fresh().text })
-        return (log, router)
+        router.supersededBy = supersededBy
+        // The mark of this start waits for a replica like every batch, and whatever is before it, too.
+        if held != nil { router.flying = FillingBatch(idsFrom: router.recent.end) }
+        return (log, router, held)
     }
 
     private static func explain(_ error: any Error, _ config: BusConfig) -> any Error {
@@ -168,10 +189,12 @@ final class Broker: Service {
 
     /// Publishes; returns when all are decided and those that were stored are on the device.
     func publish(_ events: [PendingPublication], producer: String) async throws -> [LocalDecision] {
+        if let problem = standing.problem { throw problem }
         let decisions = await withCheckedContinuation { continuation in
             let taken = inbox.post(.publish(events, producer: producer) { continuation.resume(returning: $0) })
             if !taken { continuation.resume(returning: nil) }
         }
+        if decisions == nil, let problem = standing.problem { throw problem }
         guard let decisions else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
         return decisions
     }
@@ -238,6 +261,18 @@ final class Broker: Service {
         }
         if let problem { throw problem }
     }
+
+    /// Who copies the log.
+    func replicas() async throws -> [ReplicaStatus] {
+        let list = await withCheckedContinuation { continuation in
+            if !inbox.post(.replicas({ continuation.resume(returning: $0) })) { continuation.resume(returning: nil) }
+        }
+        guard let list else { throw Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again") }
+        return list
+    }
+
+    /// Another bus of this log has said its epoch.
+    func met(epoch: UInt64, witness: String) { inbox.post(.met(epoch: epoch, witness: witness)) }
 
     /// The number of the last durable event, now and whenever it has grown.
     func follow() -> AsyncStream<UInt64> { followers.add(log.last) }

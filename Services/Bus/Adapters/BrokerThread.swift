@@ -15,6 +15,9 @@ final class BrokerThread {
     private let cursors: CursorStore
     private let keys: KeyTable
     private let logger: Logger
+    /// Where `standing.json` lies, and what the rest of the process sees of it.
+    private let directory: String
+    private let standing: StandingNow
     /// Told the number of the last durable event.
     private let advanced: @Sendable (UInt64) -> Void
 
@@ -39,6 +42,12 @@ final class BrokerThread {
     private let reserve: Reserve?
     private let scrub = Locked(LogScrub())
     private var scrubAt = Int64.min
+    /// `sync_replica`: a batch is acknowledged and delivered when a replica has it as well.
+    private let isSynchronous: Bool
+    /// What waits for that, since when, and whether nothing has come through since the start.
+    private var held: FlushResult?
+    private var heldAt: Int64 = 0
+    private var hasReplica = false
     /// What may take its time.
     private let housekeeping = DispatchQueue(label: "bus-housekeeping", qos: .utility)
     /// A failure to store is told once, not ten times a second.
@@ -46,7 +55,7 @@ final class BrokerThread {
 
     init(
         socket: RouterSocket, router: Router, inbox: Inbox, flusher: Flusher, log: EventLog, cursors: CursorStore, keys: KeyTable,
-        logger: Logger,
+        logger: Logger, directory: String, standing: StandingNow, held: FlushResult?,
         advanced: @escaping @Sendable (UInt64) -> Void
     ) {
         self.socket = socket
@@ -57,6 +66,11 @@ final class BrokerThread {
         self.cursors = cursors
         self.keys = keys
         self.logger = logger
+        self.directory = directory
+        self.standing = standing
+        isSynchronous = held != nil
+        self.held = held
+        heldAt = Clock.monotonic()
         self.advanced = advanced
         reserve = Disk.space(in: log.settings.directory).map { Reserve(directory: log.settings.directory, total: $0.total) }
     }
@@ -65,7 +79,8 @@ final class BrokerThread {
     func run() {
         var more = false
         var turnedAt = Clock.monotonic()
-        router.setRights(keys.rights, now: turnedAt)
+        take(keys.rights, turnedAt)
+        if let epoch = router.supersededBy { standing.supersede(by: epoch) }
         while !stopping, !router.isDraining {
             let due = router.nextDeadline.map { max(0, $0 - turnedAt) } ?? 100
             let ready = socket.wait(milliseconds: more ? 0 : min(due, 100), descriptor: inbox.descriptor)
@@ -76,6 +91,7 @@ final class BrokerThread {
             if ready { drain(now) }
             for order in inbox.takeAll() { obey(order, now) }
             if let news = socket.gate.look(known: router.sessions.count, now: now) { logger.warning("\(news)") }
+            if isSynchronous { release(now) }
             // Deadlines of calls are kept to the millisecond, the rest to a hundredth of a second.
             if now - tickedAt >= 10 || router.nextDeadline ?? .max <= now {
                 tickedAt = now
@@ -86,7 +102,9 @@ final class BrokerThread {
             // take the few events that wait and let the many that come wait for it.
             if !landed { launch(now) }
             carryOut(now)
-            more = router.deliver(messages: 256, now: now)
+            let isCopying = router.feedReplicas(now)
+            // What nobody else has yet may still be lost; after a start that can be the last of what is here.
+            more = (!isSynchronous || hasReplica) && router.deliver(messages: 256, now: now) || isCopying
             carryOut(now)
             if landed {
                 landed = false
@@ -113,7 +131,7 @@ final class BrokerThread {
             // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
             if let user, router.rights[user.name]?.key != user.key {
                 let rights = keys.rights
-                if rights[user.name]?.key == user.key { router.setRights(rights, now: now) }
+                if rights[user.name]?.key == user.key { take(rights, now) }
             }
             router.receive(message, from: peer, user: user?.name, key: user?.key ?? "", now: now)
         }
@@ -122,6 +140,7 @@ final class BrokerThread {
     private func obey(_ order: Order, _ now: Int64) {
         switch order {
         case .publish(let events, let producer, let done):
+            guard router.supersededBy == nil else { return done(nil) }
             tickets += 1
             publishing[tickets] = done
             router.publish(
@@ -141,11 +160,20 @@ final class BrokerThread {
             }
         case .flushed(let result):
             router.counts.flushNanoseconds += DispatchTime.now().uptimeNanoseconds &- launchedAt
-            router.flushed(result, now: now)
-            landed = true
-            toldAt = now
-            advanced(router.last)
-            cover(all: false)
+            guard router.supersededBy == nil else { return router.abandon() }
+            if isSynchronous, case .durable = result {
+                held = result
+                heldAt = now
+            } else {
+                land(result, now)
+            }
+        case .replicas(let done): done(router.replicaList())
+        case .met(let epoch, let witness):
+            if epoch > router.settings.epoch,
+                router.settings.witness?.confirms(witness, stream: router.settings.stream, epoch: epoch) == true
+            {
+                router.supersede(by: epoch, now)
+            }
         case .saved(let error): saved(error)
         case .covered: covering = false
         case .looked(let isOver): scrubAt = isOver ? now + 86_400_000 : now
@@ -156,6 +184,33 @@ final class BrokerThread {
         case .denied(let name, let request, let what): router.deny(name, request, what, now)
         case .stop: stopping = true
         }
+    }
+
+    private func land(_ result: FlushResult, _ now: Int64) {
+        router.flushed(result, now: now)
+        landed = true
+        toldAt = now
+        advanced(router.last)
+        cover(all: false)
+    }
+
+    /// Acknowledges and delivers what was held back, once a replica has it. Until then nothing more is written; publishers wait
+    /// with what they have, and nothing is refused that may already be in the log.
+    private func release(_ now: Int64) {
+        guard let result = held, router.supersededBy == nil else { return }
+        guard let theirs = router.replicated, theirs >= log.rawEnd else {
+            guard now - heldAt >= 5000 else { return }
+            standing.wait(true)
+            // Whether it will be there is not known. The same id can be sent again.
+            for done in publishing.values { done(nil) }
+            publishing = [:]
+            return
+        }
+        held = nil
+        hasReplica = true
+        standing.wait(false)
+        log.reveal()
+        land(result, now)
     }
 
     private func launch(_ now: Int64) {
@@ -174,6 +229,7 @@ final class BrokerThread {
                     if case .unreachable = socket.send(message, to: peer) { router.unreachable(peer, now: now) }
                 case .published(let ticket, let decisions): publishing.removeValue(forKey: ticket)?(decisions)
                 case .replied(let ticket, let status, let payload): calling.removeValue(forKey: ticket)?(status, payload)
+                case .superseded(let epoch): stop(for: epoch)
                 case .note(.warning, let text): logger.warning("\(text)")
                 case .note(.notice, let text): logger.notice("\(text)")
                 case .note(.info, let text): logger.info("\(text)")
@@ -183,11 +239,32 @@ final class BrokerThread {
         }
     }
 
+    /// Another bus has taken over. What is written down now holds for every later start.
+    private func stop(for epoch: UInt64) {
+        do {
+            try Standing(stream: log.stream, supersededBy: epoch).save(directory)
+        } catch {
+            // It stands still until its end all the same; the next start is told by the first client that knows.
+            logger.critical("that another bus has taken over cannot be written down", metadata: ["error": "\(error)"])
+        }
+        standing.supersede(by: epoch)
+        logger.critical(
+            "another bus has taken over this log; this one refuses everything from now on",
+            metadata: ["epoch": "\(router.settings.epoch)", "taken over by": "\(epoch)", "last": "\(router.last)"])
+        for done in publishing.values { done(nil) }
+        publishing = [:]
+    }
+
+    private func take(_ rights: [String: Rights], _ now: Int64) {
+        router.setRights(rights, now: now)
+        router.keyFile = keys.file
+    }
+
     private func lookAtKeys(_ now: Int64) {
         keysAt = now
         keys.refresh()
         let rights = keys.rights
-        if rights != router.rights { router.setRights(rights, now: now) }
+        if rights != router.rights { take(rights, now) }
         for complaint in keys.takeComplaints() { logger.warning("\(complaint)") }
     }
 
@@ -275,18 +352,20 @@ final class BrokerThread {
         flusher.stop()
         for order in inbox.shut() {
             switch order {
-            case .flushed(let result): router.flushed(result, now: now)
+            case .flushed(let result): if !isSynchronous, router.supersededBy == nil { router.flushed(result, now: now) }
+            case .replicas(let done): done(nil)
             case .publish(_, _, let done): done(nil)
             case .call(_, _, _, let done): done(503, Data())
             case .consumers(let done): done(nil)
             case .parked(_, _, let done): done(nil)
             case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
-            case .refusedKey, .denied, .trimmed, .covered, .looked, .stop: break
+            case .refusedKey, .denied, .trimmed, .covered, .looked, .met, .stop: break
             }
         }
         do {
-            if let batch = router.takeBatch(now) { router.flushed(try log.append(batch, time: Clock.wall()), now: now) }
+            // With sync_replica no replica could confirm it any more.
+            if !isSynchronous, let batch = router.takeBatch(now) { router.flushed(try log.append(batch, time: Clock.wall()), now: now) }
         } catch {
             logger.error("the last events could not be written; their publishers send them again", metadata: ["error": "\(error)"])
         }

@@ -10,6 +10,10 @@ enum Order: Sendable {
     case parked(owner: String?, consumer: String?, @Sendable ([ParkedStatus]?) -> Void)
     case unpark(ConsumerKey, seq: UInt64, retry: Bool, @Sendable (Problem?) -> Void)
     case flushed(FlushResult)
+    /// Who copies the log.
+    case replicas(@Sendable ([ReplicaStatus]?) -> Void)
+    /// Another bus of this log says that its epoch is this.
+    case met(epoch: UInt64, witness: String)
     /// Changes that were stored, or were not.
     case saved((any Error)?)
     /// The log was shortened at its beginning, or could not be.
@@ -59,9 +63,9 @@ final class Inbox: Sendable {
         let (taken, wake) = state.withLock { state -> (Bool, Bool) in
             guard !state.closed else { return (false, false) }
             switch order {
-            case .publish, .call, .consumers, .parked, .unpark, .refusedKey, .denied:
+            case .publish, .call, .consumers, .parked, .unpark, .replicas, .refusedKey, .denied:
                 guard state.queue.count < Self.limit else { return (false, false) }
-            case .flushed, .saved, .trimmed, .covered, .looked, .stop: break
+            case .flushed, .met, .saved, .trimmed, .covered, .looked, .stop: break
             }
             state.queue.append(order)
             defer { state.wakePending = true }

@@ -37,6 +37,9 @@ final class KeyTable: Sendable {
     /// Those who have a key, and the suite's components.
     var names: Names { state.withLock(\.names) }
 
+    /// The file as it is: names, public keys and rights; no secrets.
+    var file: Data { FileManager.default.contents(atPath: path) ?? Data() }
+
     /// Whom a public key (32 bytes) stands for.
     func user(of key: Data) -> UserID? {
         if let user = state.withLock({ $0.users[key] }) { return user }

@@ -38,6 +38,8 @@ struct Router: Sendable {
         var epoch: UInt64
         /// This machine's name, for the source of the bus's own events.
         var host: String
+        /// Confirms epochs; nil: none is confirmed.
+        var witness: Witness?
     }
 
     let settings: Settings
@@ -69,6 +71,12 @@ struct Router: Sendable {
     /// Somebody who may has asked the bus to end in order, and to be started again.
     var isDraining = false
     var space = SpaceWatch()
+    /// The epoch of the bus that has taken over; this one then refuses everything.
+    var supersededBy: UInt64?
+    /// Those who copy the log.
+    var replicas: [SubscriptionKey: ReplicaFeed] = [:]
+    /// `clients.json`, for replicas.
+    var keyFile = Data()
 
     // Publishing
     var filling: FillingBatch
@@ -146,6 +154,7 @@ struct Router: Sendable {
             refuse(peer, frame, 403, "forbidden", "this key is not known to the bus", now)
             return
         }
+        if let supersededBy { return refuseSuperseded(peer, frame, supersededBy, now) }
         // HELLO says itself which majors its sender speaks.
         guard frame.major == 1 || frame.known == .hello else { return refuseVersion(peer, frame, now) }
         guard frame.flags & 0xFF00 == 0 else {

@@ -40,7 +40,7 @@ extension Router {
         let name = body.method.prefix { $0 != "." }
         guard let address = Address(name) else { throw WireError("REQ: \(Problem.quote(String(name))) is no service") }
         let method = address.service + body.method.dropFirst(name.count)
-        guard allowed.mayCall(method) else {
+        guard allowed.mayCall(method) || isReplicaCall(method, allowed) else {
             deny(session.user, .request, body.method, now)
             return refuse(peer, frame, 403, "forbidden", "'\(session.user)' may not call \(Problem.quote(body.method))", now)
         }

@@ -7,6 +7,7 @@ extension Router {
         let body = try JSONDecoder().decode(SubscribeBody.self, from: frame.body)
         let isGroup: Bool
         switch body.mode {
+        case "replica": return try subscribeReplica(frame, peer, session, allowed, now)
         case nil, "ordered": isGroup = false
         case "group": isGroup = true
         case let mode?: throw WireError("mode \(Problem.quote(mode)): expected ordered or group")
@@ -178,6 +179,7 @@ extension Router {
     mutating func credit(_ frame: Frame, _ peer: Peer, _ now: Int64) {
         // Unknown: it ended a moment ago, and its client has not heard yet.
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        if creditReplica(key, bytes: frame.b) { return }
         guard var subscription = subscriptions[key] else { return }
         let messages = Int64(clamping: min(frame.a, UInt64(settings.creditMessages)))
         let bytes = Int64(clamping: min(frame.b, UInt64(settings.creditBytes)))
@@ -188,6 +190,7 @@ extension Router {
 
     mutating func acknowledge(_ frame: Frame, _ peer: Peer, _ now: Int64) {
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
+        if acknowledgeReplica(key, frame, now) { return }
         if sessions[peer]?.fenced.contains(frame.handle) == true {
             return bye(peer, handle: frame.handle, 410, "generation \(frame.b) is over", retry: nil, now)
         }
@@ -219,12 +222,13 @@ extension Router {
 
     mutating func unsubscribe(_ frame: Frame, _ peer: Peer, _ now: Int64) {
         let key = SubscriptionKey(peer: peer, handle: frame.handle)
-        if subscriptions[key] != nil { drop(key, orderly: true) }
+        if subscriptions[key] != nil || replicas[key] != nil { drop(key, orderly: true) }
         if sessions[peer]?.served[frame.handle] != nil { stopServing(peer, frame.handle, now) }
     }
 
     /// `orderly`: its client said so, and gives back what it has not begun.
     mutating func drop(_ key: SubscriptionKey, orderly: Bool = false) {
+        if dropReplica(key) { return }
         guard let subscription = subscriptions.removeValue(forKey: key) else { return }
         sessions[key.peer]?.subscriptions.remove(key.handle)
         if let consumer = subscription.consumer {

@@ -181,7 +181,7 @@ extension Router {
     /// The next batch for the device; nil while one flies, and when nothing waits. Duplicates and refusals alone need no flush,
     /// but they wait for the flying batch, because the original of a duplicate may be in it.
     mutating func takeBatch(_ now: Int64) -> Batch? {
-        guard flying == nil else { return nil }
+        guard flying == nil, supersededBy == nil else { return nil }
         guard filling.count > 0 else {
             if !filling.acknowledgements.isEmpty || !filling.locals.isEmpty {
                 let decided = filling

@@ -10,6 +10,7 @@ extension Router {
         case "bus.consumers": return try Coding.encode(consumers())
         case "bus.metrics": return try Coding.encode(numbers())
         case "bus.permissions": return try Coding.encode(permissions(call, now))
+        case "bus.replica.state": return try replicaState(call)
         case "bus.lookup": return try lookup(call)
         case "bus.streams":
             return try Coding.encode([StreamStatus(stream: settings.stream, epoch: settings.epoch, first: log.first, last: last)])

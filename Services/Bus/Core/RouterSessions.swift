@@ -20,6 +20,7 @@ extension Router {
             refuse(peer, frame, 400, "malformed", "HELLO: 'outbox' is a UUID, or another name of 1 to 64 printable ASCII characters", now)
             return
         }
+        guard admits(hello, frame, peer, user, now) else { return }
         if sessions[peer] != nil { end(peer, reason: "said HELLO again", now: now) }
         strangers.removeValue(forKey: peer)
         sessionCount += 1
@@ -33,7 +34,8 @@ extension Router {
         let welcome = Welcome(
             session: session.id, stream: settings.stream, first: log.first, last: last, window_msgs: settings.windowMessages,
             window_bytes: settings.windowBytes, max_credit_msgs: settings.creditMessages, max_credit_bytes: settings.creditBytes,
-            heartbeat_ms: Int(settings.heartbeat), you: user, outbox_last: box.map { durableTaken[$0] ?? 0 }, hash: Self.hex(hash))
+            heartbeat_ms: Int(settings.heartbeat), you: user, outbox_last: box.map { durableTaken[$0] ?? 0 }, hash: Self.hex(hash),
+            witness: settings.witness?.text(stream: settings.stream, epoch: settings.epoch))
         send(peer, Frame(.welcome, a: settings.epoch, b: last, body: (try? Coding.encode(welcome)) ?? Data()), now)
         leaving.removeValue(forKey: user)
         effects.append(.note(.info, "\(user): session \(session.id) of \(Problem.quote(hello.client)) begins"))
@@ -70,6 +72,12 @@ extension Router {
             sessions[peer]?.mayPublish = TopicVerdicts()
             for handle in session.subscriptions {
                 let key = SubscriptionKey(peer: peer, handle: handle)
+                if replicas[key] != nil, !allowed.mayReplicate {
+                    drop(key)
+                    refuse(
+                        peer, Frame(.subscribe, handle: handle), 403, "forbidden", "'\(session.user)' may no longer copy the log", now)
+                    continue
+                }
                 guard let subscription = subscriptions[key], let lost = allowed.lost(subscription) else { continue }
                 drop(key)
                 deny(session.user, .subscribe, lost, now)

@@ -43,6 +43,8 @@ enum Effect: Sendable {
     /// Answer to a request from within this process.
     case replied(ticket: UInt64, status: UInt16, payload: Data)
     case note(Level, String)
+    /// A bus of that epoch has taken over. To be written down, for good.
+    case superseded(by: UInt64)
 
     enum Level: Sendable { case debug, info, notice, warning }
 }

@@ -185,13 +185,15 @@ struct CursorStore: Sendable {
 
     /// Notes with which number the log begins and how often it was started.
     func note(first: UInt64, epoch: UInt64, stream: String) throws {
-        try store.db.write { db in
-            try db.execute(
-                sql: """
-                    INSERT INTO logs (first, epoch, stream, crc) VALUES (?, ?, ?, ?)
-                    ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch, crc = excluded.crc
-                    """, arguments: Seal.sealed([Int64(bitPattern: first), Int64(bitPattern: epoch), stream]))
-        }
+        try store.db.write { db in try Self.note(first: first, epoch: epoch, stream: stream, db) }
+    }
+
+    static func note(first: UInt64, epoch: UInt64, stream: String, _ db: Database) throws {
+        try db.execute(
+            sql: """
+                INSERT INTO logs (first, epoch, stream, crc) VALUES (?, ?, ?, ?)
+                ON CONFLICT (stream) DO UPDATE SET first = excluded.first, epoch = excluded.epoch, crc = excluded.crc
+                """, arguments: Seal.sealed([Int64(bitPattern: first), Int64(bitPattern: epoch), stream]))
     }
 
     /// Notes with which number the log begins from now on. It is on the device when this returns, because what comes before is
@@ -219,7 +221,7 @@ struct CursorStore: Sendable {
         }
     }
 
-    private static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
+    static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
         let statement = try db.cachedStatement(
             sql: """
                 INSERT INTO cursors (owner, consumer, seq, generation, strike, strike_deliveries, stream, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

@@ -22,6 +22,10 @@ final class EventLog: LogView {
         var disk = Disk()
         /// Told of damage that is found after the start, on the thread that found it.
         var found: @Sendable (DamagedRange) -> Void = { _ in }
+        /// The epoch that this start takes at the least.
+        var leastEpoch: UInt64 = 1
+        /// What was appended is seen only after `reveal`: when a replica has it, too.
+        var holdsBack = false
         init(directory: String) { self.directory = directory }
     }
 
@@ -92,7 +96,7 @@ final class EventLog: LogView {
         let stream = recovered.stream ?? Data((0..<16).map { _ in UInt8.random(in: .min ... .max) })
         recovered.stream = stream
         recovered.isBeginningKnown = isKnown || known.first == 1
-        recovered.epoch = max(recovered.epoch, known.epoch) + 1
+        recovered.epoch = max(recovered.epoch + 1, known.epoch + 1, settings.leastEpoch)
         let log = EventLog(settings, recovered, stream, try DiskDirectory(settings.directory, disk: settings.disk))
         try log.prepareSpare(in: settings.directory, names)
         return (log, recovered)
@@ -203,6 +207,9 @@ final class EventLog: LogView {
         return last + 1
     }
 
+    /// The files, each as far as it is durable.
+    var segments: [Segment] { shared.withLock(\.segments) }
+
     // MARK: Appending
 
     /// Writes the batch and flushes it: when this returns it is on the device. `time` in nanoseconds since 1970.
@@ -236,8 +243,10 @@ final class EventLog: LogView {
             shared.segments[at].hash = sealed.hash
             shared.segments[at].note(sealed.run, at: segment.end, time: time)
             for (key, number) in outboxes { shared.segments[at].covered.outboxes[key] = number }
-            shared.last = last
-            shared.hash = sealed.hash
+            if !settings.holdsBack {
+                shared.last = last
+                shared.hash = sealed.hash
+            }
             shared.mark = DurableMark(segment: segment.first, offset: segment.end + size, seq: last)
         }
         if segment.end * 4 > segment.capacity { wantSpare() }
@@ -259,9 +268,28 @@ final class EventLog: LogView {
     /// Numbers that the bookkeeping database remembers and the log does not.
     func remember(_ outboxes: [OutboxKey: UInt64]) { appender.withLock { $0.outboxes.merge(outboxes) { max($0, $1) } } }
 
+    /// Lets readers see what was held back.
+    func reveal() {
+        let hash = appender.withLock(\.hash)
+        shared.withLock { shared in
+            shared.last = shared.mark.seq
+            shared.hash = hash
+        }
+    }
+
     /// The segment that the batch goes into, with its bytes allocated. Throws before anything of the batch is written.
     private func room(for count: Int, first: UInt64, hash: Data) throws -> Segment {
-        if let current = shared.withLock(\.segments.last), current.end + count <= current.capacity { return current }
+        if var current = shared.withLock(\.segments.last) {
+            if current.end + count <= current.capacity { return current }
+            if current.first == first, current.damage.isEmpty, current.end > SegmentHeader.length {
+                // It holds no event yet, so a second file would have its name: it grows instead.
+                try current.file.zero(from: current.capacity, to: current.end + count)
+                current.capacity = current.end + count
+                let capacity = current.capacity
+                shared.withLock { $0.segments[$0.segments.count - 1].capacity = capacity }
+                return current
+            }
+        }
         let header = SegmentHeader(stream: streamBytes, first: first, epoch: epoch, previousHash: hash)
         let needed = SegmentHeader.length + count
         let file: DiskFile

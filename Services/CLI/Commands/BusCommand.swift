@@ -8,7 +8,7 @@ struct BusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bus", abstract: "Look after the bus: its log, its consumers, what they gave up, who may do what.",
         discussion: "For the night when something is wrong: docs/repair.md.",
-        subcommands: [State.self, Consumers.self, Parked.self, Permissions.self, Fsck.self, Drain.self])
+        subcommands: [State.self, Consumers.self, Parked.self, Permissions.self, Fsck.self, Drain.self, BusPromote.self])
 
     /// `1.5 GiB`.
     static func size(_ bytes: Int64) -> String {
