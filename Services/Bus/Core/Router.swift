@@ -18,6 +18,8 @@ struct Router: Sendable {
         var windowBytes = 4 << 20
         /// Bytes that wait for the flush under way; the batch after it.
         var batchBytes = 64 << 20
+        /// Bytes under way to a session after which it is asked whether it reads; is fed no more events; is ended.
+        var unread = (ask: 4 << 20, hold: 32 << 20, end: 64 << 20)
         var creditMessages = 4096
         var creditBytes = 16 << 20
         var subscriptionsPerSession = 1000
@@ -56,6 +58,7 @@ struct Router: Sendable {
     var effects: [Effect] = []
     /// When a peer without a session was last told so.
     var strangers: [Peer: Int64] = [:]
+    var probeCount: UInt64 = 0
     /// Clients whose last session ended, with when and why; told to the others after a while.
     var leaving: [String: (at: Int64, reason: String)] = [:]
     /// Clients whose joining has been published, with their version.
@@ -191,7 +194,7 @@ struct Router: Sendable {
     private mutating func dispatch(_ frame: Frame, _ peer: Peer, _ session: Session, _ allowed: Rights, _ now: Int64) throws {
         switch frame.known {
         case .ping: send(peer, Frame(.pong, a: frame.a, b: last), now)
-        case .pong: break
+        case .pong: proved(peer, by: frame.a)
         case .bye: try leave(frame, peer, now)
         case .publish: try publish(frame, peer, session, allowed, now)
         case .emit: try emit(frame, peer, session, allowed, now)
@@ -211,15 +214,14 @@ struct Router: Sendable {
         }
     }
 
-    mutating func send(_ peer: Peer, _ frame: Frame, _ now: Int64) {
-        sessions[peer]?.sentAt = now
-        effects.append(.send(peer, frame.encoded()))
-    }
+    mutating func send(_ peer: Peer, _ frame: Frame, _ now: Int64) { send(peer, frame.encoded(), now) }
 
     /// A message that is encoded already.
     mutating func send(_ peer: Peer, _ message: Data, _ now: Int64) {
-        sessions[peer]?.sentAt = now
         effects.append(.send(peer, message))
+        guard let index = sessions.index(forKey: peer) else { return }
+        sessions.values[index].sentAt = now
+        probe(index, sent: message.count)
     }
 
     mutating func refuse(_ peer: Peer, _ frame: Frame?, _ status: UInt16, _ code: String, _ message: String, _ now: Int64) {

@@ -186,6 +186,7 @@ extension Router {
         subscription.creditMessages = min(subscription.creditMessages + messages, Int64(settings.creditMessages))
         subscription.creditBytes = min(subscription.creditBytes + bytes, Int64(settings.creditBytes))
         subscriptions[key] = subscription
+        proved(peer, bytes: bytes)
     }
 
     mutating func acknowledge(_ frame: Frame, _ peer: Peer, _ now: Int64) {
@@ -265,7 +266,7 @@ extension Router {
 
     /// One message, or one stretch of the log that holds nothing for it; false when there is nothing to do.
     private mutating func feed(_ key: SubscriptionKey, _ now: Int64) -> Bool {
-        guard var subscription = subscriptions[key], subscription.hasCredit else { return false }
+        guard var subscription = subscriptions[key], mayFeed(key, subscription) else { return false }
         if subscription.isMember { return feedMember(key, subscription, now) }
         guard subscription.next <= last, now >= subscription.restsUntil else { return false }
         if let consumer = subscription.consumer, let strike = cursors[consumer]?.strike, strike.seq == subscription.next {
@@ -416,7 +417,7 @@ extension Router {
             count = 0
         }
         for publication in publications where subscription.matches(publication.topic) {
-            guard subscription.hasCredit else {
+            guard mayFeed(key, subscription) else {
                 subscription.dropped += 1
                 counts.dropped += 1
                 continue

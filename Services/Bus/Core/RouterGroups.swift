@@ -36,7 +36,7 @@ extension Router {
         // Whoever has rested longest is next: events that come one by one would else all go to the same.
         let isEarly = members[consumer]?.contains { other in
             guard other != key, let member = subscriptions[other] else { return false }
-            return member.hasCredit && member.fedAt < subscription.fedAt
+            return mayFeed(other, member) && member.fedAt < subscription.fedAt
         }
         guard isEarly != true, feedAgain(key, subscription, consumer, now) || feedNew(key, subscription, consumer, now) else {
             return false

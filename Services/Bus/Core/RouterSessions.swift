@@ -118,6 +118,7 @@ extension Router {
                 send(peer, Frame(.ping, a: UInt64(clamping: now), b: last, body: hash), now)
             }
         }
+        endTheMute(now)
         expireCalls(now)
         denials.tick(now)
         expireDeliveries(now)

@@ -29,6 +29,10 @@ struct Session: Sendable {
     /// Whether it may publish a topic, as far as it was asked.
     var mayPublish = TopicVerdicts()
     var subscriptions: Set<UInt32> = []
+    /// Bytes sent to it since it last showed that it reads.
+    var unread = 0
+    /// A PING that is under way to find out: its value, and the bytes sent after it.
+    var probe: (value: UInt64, after: Int)?
     /// Handles of subscriptions that were ended with BYE 410; a late ACK is told so again.
     var fenced: Set<UInt32> = []
     /// Handles of served names, with the name (`git`, or `git@host2` for one instance alone).

@@ -1,0 +1,45 @@
+import Foundation
+import Wire
+
+/// Who does not read must not fill the memory of the bus: what is sent waits in libzmq, which counts messages and not bytes, and
+/// credit bounds one subscription and no session.
+///
+/// That a client reads is shown by CREDIT, and by PONG: it echoes a value that went out behind everything sent before it.
+extension Router {
+    mutating func probe(_ index: Dictionary<Peer, Session>.Index, sent bytes: Int) {
+        sessions.values[index].unread += bytes
+        if sessions.values[index].probe != nil {
+            sessions.values[index].probe?.after += bytes
+        } else if sessions.values[index].unread > settings.unread.ask {
+            probeCount += 1
+            // No time is so late; PINGs of the heartbeat carry one.
+            let value = 1 << 63 | probeCount
+            sessions.values[index].probe = (value, 0)
+            effects.append(.send(sessions.keys[index], Frame(.ping, a: value, b: last, body: hash).encoded()))
+        }
+    }
+
+    mutating func proved(_ peer: Peer, by value: UInt64) {
+        guard let probe = sessions[peer]?.probe, probe.value == value else { return }
+        sessions[peer]?.unread = probe.after
+        sessions[peer]?.probe = nil
+    }
+
+    mutating func proved(_ peer: Peer, bytes: Int64) {
+        guard let index = sessions.index(forKey: peer) else { return }
+        sessions.values[index].unread = max(0, sessions.values[index].unread - Int(clamping: bytes))
+    }
+
+    /// Whether events may be sent: there is credit, and the client reads.
+    func mayFeed(_ key: SubscriptionKey, _ subscription: Subscription) -> Bool {
+        subscription.hasCredit && sessions[key.peer]?.unread ?? 0 < settings.unread.hold
+    }
+
+    /// Ends those who ask for answers or take calls and read neither.
+    mutating func endTheMute(_ now: Int64) {
+        for (peer, session) in sessions where session.unread > settings.unread.end {
+            effects.append(.note(.warning, "\(session.user): session \(session.id) does not read what it is sent"))
+            end(peer, reason: "\(session.unread) bytes were sent to it and not read", now: now)
+        }
+    }
+}
