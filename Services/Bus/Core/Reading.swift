@@ -10,19 +10,26 @@ extension Router {
         sessions.values[index].unread += bytes
         if sessions.values[index].probe != nil {
             sessions.values[index].probe?.after += bytes
-        } else if sessions.values[index].unread > settings.unread.ask {
-            probeCount += 1
-            // No time is so late; PINGs of the heartbeat carry one.
-            let value = 1 << 63 | probeCount
-            sessions.values[index].probe = (value, 0)
-            effects.append(.send(sessions.keys[index], Frame(.ping, a: value, b: last, body: hash).encoded()))
+        } else {
+            askIfDue(index)
         }
     }
 
+    private mutating func askIfDue(_ index: Dictionary<Peer, Session>.Index) {
+        guard sessions.values[index].unread > settings.unread.ask else { return }
+        probeCount += 1
+        // No time is so late; PINGs of the heartbeat carry one.
+        let value = 1 << 63 | probeCount
+        sessions.values[index].probe = (value, 0)
+        effects.append(.send(sessions.keys[index], Frame(.ping, a: value, b: last, body: hash).encoded()))
+    }
+
     mutating func proved(_ peer: Peer, by value: UInt64) {
-        guard let probe = sessions[peer]?.probe, probe.value == value else { return }
-        sessions[peer]?.unread = probe.after
-        sessions[peer]?.probe = nil
+        guard let index = sessions.index(forKey: peer), let probe = sessions.values[index].probe, probe.value == value else { return }
+        sessions.values[index].unread = probe.after
+        sessions.values[index].probe = nil
+        // So much may have gone out since that nothing more goes, and nothing would ask again.
+        askIfDue(index)
     }
 
     mutating func proved(_ peer: Peer, bytes: Int64) {

@@ -102,6 +102,8 @@ extension Router {
         }
         replicas[key] = ReplicaFeed(
             owner: session.user, position: position, creditBytes: Int64(min(max(body.creditBytes, 0), settings.creditBytes)), last: before)
+        // By the hash it has proved that it has all up to there, and opening its log has flushed that; there may be nothing more to send.
+        if body.from != nil { replicas[key]?.durable = position }
         sessions[peer]?.subscriptions.insert(frame.handle)
         effects.append(.note(.notice, "'\(session.user)' copies the log from event \(before &+ 1) on"))
         let answer = SubscribedBody(stream: settings.stream, first: log.first, last: last, pending: last - min(last, before))
