@@ -80,7 +80,6 @@ final class Inbox: Sendable {
 
     /// Everything that waits. The eventfd is emptied before the flag is cleared, so a post in between wakes the thread again.
     func takeAll() -> [Order] {
-        guard state.withLock(\.wakePending) else { return [] }
         var count: UInt64 = 0
         _ = read(descriptor, &count, 8)
         return state.withLock { state in
