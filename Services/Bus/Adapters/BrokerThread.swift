@@ -111,6 +111,9 @@ final class BrokerThread {
                 drain(now)
                 launch(now)
                 carryOut(now)
+                // A client that subscribed again acknowledges at once what it had: it must have been sent that by then.
+                more = router.deliver(messages: 256, now: now) || more
+                carryOut(now)
             }
             save(now)
             trim(now)
