@@ -28,6 +28,8 @@ struct Consumer {
     /// The end of the last batch that held events, and the last ACK sent in this session.
     private var delivered: UInt64 = 0
     private var sentAck: UInt64 = 0
+    /// How far this session's bus has come with us. Its cursor may be behind what we had before; an ACK beyond that is refused.
+    private var shown: UInt64 = 0
     private(set) var creditEpoch: UInt64 = 0
     private var gaps = 0
     /// Work queue: what was delivered in this session and is not settled, and verdicts that are to be sent.
@@ -75,6 +77,7 @@ struct Consumer {
         active = true
         generation = frame.b
         stream = body.stream
+        shown = frame.a
         if expected == nil, !isGroup { expected = frame.a &+ 1 }
         head = body.last
         registration.mailbox.opened(body.stream, head: body.last, position: frame.a &+ 1)
@@ -108,6 +111,7 @@ struct Consumer {
             return .gap(expected: next, got: frame.a)
         }
         gaps = 0
+        shown = max(shown, frame.b)
         expected = max(next, frame.b + 1)
         let first = silentSince ?? max(frame.a, next)
         guard count > 0 else {
@@ -149,7 +153,7 @@ struct Consumer {
     /// ACK when the reader has acknowledged more than was sent.
     mutating func acknowledge() -> Frame? {
         guard active, isDurable, !isGroup else { return nil }
-        let seq = registration.mailbox.acknowledged()
+        let seq = min(registration.mailbox.acknowledged(), shown)
         guard seq > sentAck else { return nil }
         sentAck = seq
         return Frame(.ack, handle: registration.handle, a: seq, b: generation)
@@ -157,7 +161,8 @@ struct Consumer {
 
     /// ACK for a stretch without a match when the reader is done with all before it: keeps the lag that the bus shows honest.
     mutating func acknowledgeSilence() -> Frame? {
-        guard active, isDurable, !isGroup, let expected, expected > 1, expected - 1 > sentAck else { return nil }
+        guard active, isDurable, !isGroup, let expected, expected > 1, expected - 1 > sentAck, expected - 1 <= shown
+        else { return nil }
         guard registration.mailbox.acknowledged() >= delivered else { return nil }
         sentAck = expected - 1
         return Frame(.ack, handle: registration.handle, a: sentAck, b: generation)

@@ -131,6 +131,8 @@ extension Link {
         case .batch(let batch):
             memory?.reached(batch.last)
             consumers[frame.handle]?.registration.mailbox.put(batch)
+            // What the reader was done with before this session came, and has now come again.
+            if let ack = consumers[frame.handle]?.acknowledge() { send(ack) }
         case .gap(let expected, let got):
             logger.error("the bus skipped events; asking again", metadata: ["expected": "\(expected)", "got": "\(got)"])
             send(Frame(.unsubscribe, handle: frame.handle))
