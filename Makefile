@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PACKAGES_build := git libsqlite3-dev libzmq3-dev zlib1g-dev
 PACKAGES_run := $(PACKAGES_build) curl haproxy python3
 PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo strace
+PACKAGES_bench := $(PACKAGES_run) e2fsprogs gcc libc6-dev libhiredis-dev libnats-dev librabbitmq-dev nats-server python3-zmq \
+    rabbitmq-server redis-server
 
 # Where `make run` keeps the suite, and the copy of the sample app that it pushes.
 export SLIPWAY_HOME ?= $(if $(filter 0,$(shell id -u)),/var/lib/slipway,$(HOME)/.slipway)
@@ -76,7 +78,7 @@ bench: deps-run ## Measure the way from push to live, memory and start (release 
 
 # ROUNDS=… (5), ONLY=1,2,6 (rows), WORK=DIR (on the disk to be measured), SCALE=0.2 (of the numbers of events), LOG_GIB=… (10).
 bench-bus: deps-bench ## Measure the bus beside NATS, Redis and RabbitMQ
-	@swift build -c release --scratch-path .build-release
+	@for product in slipway-bus slipway-bus-plain slipway; do swift build -c release --scratch-path .build-release --product $$product; done
 	@/usr/bin/python3 Tests/Benchmarks/bus.py --bin .build-release/release
 
 # FUZZ: seconds for the codec; FUZZ_MESSAGES: messages for the router.
