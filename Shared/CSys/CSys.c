@@ -248,6 +248,8 @@ int csys_open_beneath(int directory, const char *path, int flags, mode_t mode) {
     }
 }
 
+int csys_open_direct(const char *path) { return open(path, O_WRONLY | O_CLOEXEC | O_DIRECT); }
+
 int csys_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 int csys_inotify_create(void) { return inotify_init1(IN_CLOEXEC | IN_NONBLOCK); }

@@ -6,6 +6,9 @@ import Wire
 /// The thread that owns the ROUTER socket and the router, from their making to their end.
 ///
 ///     poll → drain the socket → orders from other threads → time → hand a batch to the flusher → deliver → send → repeat
+///
+/// A few events go to the device from this thread, as long as the device is quick: to wake another thread and to be woken by it takes
+/// as long as such a flush. Many go by the flusher, so that the next ones are taken in meanwhile.
 final class BrokerThread {
     private let socket: RouterSocket
     private var router: Router
@@ -33,8 +36,14 @@ final class BrokerThread {
     /// A flush has ended in this turn.
     private var landed = false
     private var toldAt: Int64 = 0
-    /// When the flying batch was handed over, in nanoseconds.
+    /// When the flying batch was handed over, in nanoseconds; and how long the last flush took.
     private var launchedAt: UInt64 = 0
+    private var flushTook = UInt64.max
+    /// What this thread itself writes at most, in bytes; and the time that the flush before may have taken for that, in nanoseconds.
+    private static let few = 16 << 10
+    /// So many events are worth a flush of their own although more will come.
+    private static let many = 256
+    private static let quick: UInt64 = 1_000_000
     private var trimmedAt: Int64 = 0
     private var trimming = false
     private var covering = false
@@ -98,9 +107,12 @@ final class BrokerThread {
                 router.tick(now)
             }
             if now - keysAt >= 1000 { lookAtKeys(now) }
-            // After a flush its publishers are told first, and what they say to that goes with the next one; to begin it at once would
-            // take the few events that wait and let the many that come wait for it.
-            if !landed { launch(now) }
+            // After a flush its publishers are told. When only few events wait, what the publishers say to that goes along with the
+            // next one: to begin it at once would let the many that come wait for it.
+            if !landed || router.filling.count >= Self.many {
+                landed = false
+                launch(now)
+            }
             carryOut(now)
             let isCopying = router.feedReplicas(now)
             // What nobody else has yet may still be lost; after a start that can be the last of what is here.
@@ -108,7 +120,7 @@ final class BrokerThread {
             carryOut(now)
             if landed {
                 landed = false
-                drain(now)
+                drain(now, events: 2 * Self.many)
                 launch(now)
                 carryOut(now)
                 // A client that subscribed again acknowledges at once what it had: it must have been sent that by then.
@@ -126,10 +138,13 @@ final class BrokerThread {
         finish()
     }
 
-    private func drain(_ now: Int64) {
+    /// Until nothing waits, until so many events wait for the device, or until it is free for them.
+    private func drain(_ now: Int64, events: Int = .max) {
         var bytes = 0
         for _ in 0..<4096 {
-            guard bytes < 4 << 20, let (peer, user, message) = socket.receive() else { return }
+            guard bytes < 4 << 20, router.filling.count < events, !(router.isFlying && inbox.isWaiting),
+                let (peer, user, message) = socket.receive()
+            else { return }
             bytes += message.count
             // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
             if let user, router.rights[user.name]?.key != user.key {
@@ -161,15 +176,7 @@ final class BrokerThread {
             } catch {
                 done(error as? Problem ?? Problem(.failed, "\(error)"))
             }
-        case .flushed(let result):
-            router.counts.flushNanoseconds += DispatchTime.now().uptimeNanoseconds &- launchedAt
-            guard router.supersededBy == nil else { return router.abandon() }
-            if isSynchronous, case .durable = result {
-                held = result
-                heldAt = now
-            } else {
-                land(result, now)
-            }
+        case .flushed(let result): flushed(result, now)
         case .replicas(let done): done(router.replicaList())
         case .met(let epoch, let witness):
             if epoch > router.settings.epoch,
@@ -189,9 +196,21 @@ final class BrokerThread {
         }
     }
 
+    private func flushed(_ result: FlushResult, _ now: Int64) {
+        flushTook = DispatchTime.now().uptimeNanoseconds &- launchedAt
+        router.counts.flushNanoseconds += flushTook
+        guard router.supersededBy == nil else { return router.abandon() }
+        if isSynchronous, case .durable = result {
+            held = result
+            heldAt = now
+        } else {
+            land(result, now)
+        }
+    }
+
     private func land(_ result: FlushResult, _ now: Int64) {
-        router.flushed(result, now: now)
         landed = true
+        router.flushed(result, now: now)
         toldAt = now
         advanced(router.last)
         cover(all: false)
@@ -219,7 +238,8 @@ final class BrokerThread {
     private func launch(_ now: Int64) {
         guard let batch = router.takeBatch(now) else { return }
         launchedAt = DispatchTime.now().uptimeNanoseconds
-        flusher.submit(batch)
+        guard batch.records.bytes.count <= Self.few, flushTook < Self.quick else { return flusher.submit(batch) }
+        if let result = flusher.write(batch) { flushed(result, now) }
     }
 
     private func carryOut(_ now: Int64) {

@@ -47,10 +47,9 @@ final class ConnectionGate {
         // While the gate is open, only a connection that comes can shut it.
         guard hasNews || !strangers.isListening else { return nil }
         hasNews = false
-        var ignored: String?
-        while let (head, more) = ZeroMQ.receive(monitor, user: &ignored) {
+        while let (head, more) = ZeroMQ.receive(monitor) {
             var rest = more
-            while rest, let (_, another) = ZeroMQ.receive(monitor, user: &ignored) { rest = another }
+            while rest, let (_, another) = ZeroMQ.receive(monitor) { rest = another }
             guard head.count >= 6 else { continue }
             // In this machine's order: zmq_socket_monitor(3).
             let (event, descriptor) = head.withUnsafeBytes {

@@ -1,6 +1,6 @@
 import Foundation
 
-/// The thread that writes: one batch at a time to the device, while the broker thread goes on.
+/// Writes one batch at a time to the device: on a thread of its own, while the broker thread goes on, or on the caller's.
 final class Flusher: Sendable {
     private struct Slot: Sendable {
         var batch: Batch?
@@ -9,9 +9,13 @@ final class Flusher: Sendable {
     private let slot = Locked(Slot())
     private let work = DispatchSemaphore(value: 0)
     private let finished = DispatchSemaphore(value: 0)
+    private let log: EventLog
+    private let failed: @Sendable (any Error) -> Void
 
-    /// `done` and `failed` are called on the thread. After `failed` nothing is written any more.
+    /// `done` and `failed` are called on the thread that writes. After `failed` nothing is written any more.
     init(_ log: EventLog, done: @escaping @Sendable (FlushResult) -> Void, failed: @escaping @Sendable (any Error) -> Void) {
+        self.log = log
+        self.failed = failed
         let thread = Thread { [self] in
             while true {
                 work.wait()
@@ -39,6 +43,14 @@ final class Flusher: Sendable {
     func submit(_ batch: Batch) {
         slot.withLock { $0.batch = batch }
         work.signal()
+    }
+
+    /// Writes on this thread. Nil when that failed. The one before must be done.
+    func write(_ batch: consuming Batch) -> FlushResult? {
+        do { return try log.append(batch, time: Clock.wall()) } catch {
+            failed(error)
+            return nil
+        }
     }
 
     /// Returns when the thread has ended.

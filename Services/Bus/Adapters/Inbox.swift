@@ -78,6 +78,9 @@ final class Inbox: Sendable {
         return taken
     }
 
+    /// Something waits.
+    var isWaiting: Bool { state.withLock { !$0.queue.isEmpty } }
+
     /// Everything that waits. The eventfd is emptied before the flag is cleared, so a post in between wakes the thread again.
     func takeAll() -> [Order] {
         var count: UInt64 = 0

@@ -30,8 +30,10 @@ enum ZeroMQ {
         guard zmq_setsockopt(socket, option, &value, MemoryLayout<Int32>.size) == 0 else { throw problem("set ZeroMQ option \(option)") }
     }
 
-    /// The next frame; nil when none waits.
-    static func receive(_ socket: UnsafeMutableRawPointer, user: inout String?) -> (data: Data, more: Bool)? {
+    /// The next frame; nil when none waits. `whose` is given the User-Id that libzmq keeps beside it.
+    static func receive(
+        _ socket: UnsafeMutableRawPointer, whose: (UnsafePointer<CChar>?) -> Void = { _ in }
+    ) -> (data: Data, more: Bool)? {
         var message = zmq_msg_t()
         zmq_msg_init(&message)
         defer { zmq_msg_close(&message) }
@@ -39,18 +41,51 @@ enum ZeroMQ {
             guard zmq_errno() == EINTR else { return nil }
         }
         let data = zmq_msg_data(&message).map { Data(bytes: $0, count: zmq_msg_size(&message)) } ?? Data()
-        user = zmq_msg_gets(&message, "User-Id").map { String(cString: $0) }
+        whose(zmq_msg_gets(&message, "User-Id"))
         return (data, zmq_msg_more(&message) != 0)
     }
 
     /// Sends one frame, not waiting; 0 or errno.
     static func send(_ data: Data, _ socket: UnsafeMutableRawPointer, more: Bool) -> Int32 {
         let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
+        if data.count >= 4096 { return lend(data, socket, flags) }
         while true {
             let sent = data.withUnsafeBytes { zmq_send(socket, $0.baseAddress, $0.count, flags) }
             if sent >= 0 { return 0 }
             let code = zmq_errno()
             if code != EINTR { return code }
+        }
+    }
+
+    /// As above, without a copy: libzmq reads the bytes where they lie, and says when it needs them no more.
+    private static func lend(_ data: Data, _ socket: UnsafeMutableRawPointer, _ flags: Int32) -> Int32 {
+        /// The bytes of more than a few lie in one block of memory, which stays where it is and as it is while somebody holds it.
+        final class Loan: Sendable {
+            let data: Data
+            init(_ data: Data) { self.data = data }
+        }
+        let loan = Unmanaged.passRetained(Loan(data))
+        var message = zmq_msg_t()
+        let made = data.withUnsafeBytes { bytes in
+            zmq_msg_init_data(
+                &message, UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count,
+                { _, hint in
+                    // Called once, on any thread.
+                    if let hint { Unmanaged<Loan>.fromOpaque(hint).release() }
+                }, loan.toOpaque())
+        }
+        guard made == 0 else {
+            loan.release()
+            return ENOMEM
+        }
+        while true {
+            // Taken: the message is empty now. Not taken: to close it ends the loan.
+            if zmq_msg_send(&message, socket, flags) >= 0 { return 0 }
+            let code = zmq_errno()
+            if code != EINTR {
+                zmq_msg_close(&message)
+                return code
+            }
         }
     }
 }
@@ -61,6 +96,7 @@ struct RouterSocket {
 
     let socket: UnsafeMutableRawPointer
     let gate: ConnectionGate
+    private let users = KnownUsers()
 
     /// Binds `tcp://address:port`, or adopts `descriptor`, a listening socket that somebody else holds open across restarts.
     /// `secretKey` nil: no CURVE.
@@ -138,16 +174,15 @@ struct RouterSocket {
     /// The next message with its sender and the name and public key by which the sender was let in; nil when none waits. A
     /// message of more than one frame comes as empty bytes, which nobody can read.
     func receive() -> (peer: Data, user: UserID?, message: Data)? {
-        var user: String?
-        guard let (peer, hasBody) = ZeroMQ.receive(socket, user: &user), hasBody else { return nil }
-        guard var (message, more) = ZeroMQ.receive(socket, user: &user) else { return nil }
+        guard let (peer, hasBody) = ZeroMQ.receive(socket), hasBody else { return nil }
+        var user: UserID?
+        guard var (message, more) = ZeroMQ.receive(socket, whose: { user = users.read($0) }) else { return nil }
         while more {
             message = Data()
-            var ignored: String?
-            guard let another = ZeroMQ.receive(socket, user: &ignored) else { break }
+            guard let another = ZeroMQ.receive(socket) else { break }
             more = another.more
         }
-        return (peer, user.flatMap { UserID($0) }, message)
+        return (peer, user, message)
     }
 
     func send(_ message: Data, to peer: Data) -> Delivery {
@@ -192,5 +227,26 @@ struct UserID: Hashable, Sendable {
         guard let space = text.lastIndex(of: " ") else { return nil }
         name = String(text[..<space])
         key = String(text[text.index(after: space)...])
+    }
+}
+
+/// The texts of `UserID` that were read before, so that one is read once and not with each message. One thread's.
+private final class KnownUsers {
+    private var known: [(text: [CChar], user: UserID)] = []
+    private var latest = 0
+
+    func read(_ text: UnsafePointer<CChar>?) -> UserID? {
+        guard let text else { return nil }
+        // Most messages come from the one who sent the last.
+        if latest < known.count, strcmp(known[latest].text, text) == 0 { return known[latest].user }
+        if let at = known.firstIndex(where: { strcmp($0.text, text) == 0 }) {
+            latest = at
+            return known[at].user
+        }
+        guard let user = UserID(String(cString: text)) else { return nil }
+        if known.count >= 64 { known = [] }
+        latest = known.count
+        known.append((Array(UnsafeBufferPointer(start: text, count: strlen(text) + 1)), user))
+        return user
     }
 }

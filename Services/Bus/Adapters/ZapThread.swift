@@ -63,8 +63,7 @@ final class ZapThread: Sendable {
             var item = zmq_pollitem_t(socket: socket, fd: 0, events: Int16(ZMQ_POLLIN), revents: 0)
             guard zmq_poll(&item, 1, 100) > 0 else { continue }
             var frames: [Data] = []
-            var user: String?
-            while let (data, more) = ZeroMQ.receive(socket, user: &user) {
+            while let (data, more) = ZeroMQ.receive(socket) {
                 frames.append(data)
                 if !more { break }
             }

@@ -52,6 +52,13 @@ struct RecordBuffer: Sendable {
     var count: Int { places.count }
     var isEmpty: Bool { places.isEmpty }
 
+    init() {}
+    /// With room for as much as another one holds.
+    init(like other: RecordBuffer) {
+        bytes.reserveCapacity(other.bytes.count + 4096)
+        places.reserveCapacity(other.places.count)
+    }
+
     mutating func append(_ event: BatchEvent) {
         var (topic, producer, id) = (event.topic, event.producer, event.id)
         topic.withUTF8 { topic in

@@ -50,8 +50,8 @@ struct RecentIDs: Sendable {
     private var second: UInt32 = 0
     private var oldest = 0
     private var next = 0
-    /// Open addressing with linear probing: 1 + the place in the ring in the low half, 0 for none; in the high half a part of the
-    /// key, so that the ring is not touched for keys that are not there. 43 bytes an event in all.
+    /// Open addressing with linear probing: 1 + the place in the ring in the low half, 0 for none; in the high half the key's hash,
+    /// whose first bits say where it belongs. So the ring, which no cache holds, is touched for one key only. 43 bytes an event in all.
     private var table: [UInt64]
     private var shift: UInt64
     /// Nobody outside can make ids that fall on one place.
@@ -117,24 +117,29 @@ struct RecentIDs: Sendable {
         }
     }
 
-    private func home(_ key: Key) -> Int { Int(truncatingIfNeeded: ((key.low ^ key.high) &* seed) >> shift) }
+    /// 32 bits, in the high half.
+    private func hash(_ key: Key) -> UInt64 { ((key.low ^ key.high) &* seed) & 0xFFFF_FFFF_0000_0000 }
+
+    /// Where what has that hash belongs.
+    private func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash >> shift) }
 
     private static func place(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
 
     private func find(_ key: Key) -> Int? {
-        let tag = UInt32(truncatingIfNeeded: key.high >> 32)
-        var at = home(key)
+        let hash = hash(key)
+        var at = home(hash)
         while table[at] != 0 {
-            if UInt32(truncatingIfNeeded: table[at] >> 32) == tag, entries[Self.place(table[at])].key == key { return at }
+            if (table[at] ^ hash) >> 32 == 0, entries[Self.place(table[at])].key == key { return at }
             at = (at + 1) & (table.count - 1)
         }
         return nil
     }
 
     private mutating func put(_ place: Int) {
-        var at = home(entries[place].key)
+        let hash = hash(entries[place].key)
+        var at = home(hash)
         while table[at] != 0 { at = (at + 1) & (table.count - 1) }
-        table[at] = (entries[place].key.high >> 32) << 32 | UInt64(place + 1)
+        table[at] = hash | UInt64(place + 1)
     }
 
     private mutating func forgetOldest() {
@@ -149,7 +154,7 @@ struct RecentIDs: Sendable {
         // What follows moves up, or it would not be found beyond the hole (Knuth, The Art of Computer Programming, 6.4, algorithm R).
         var at = (hole + 1) & (table.count - 1)
         while table[at] != 0 {
-            let wanted = home(entries[Self.place(table[at])].key)
+            let wanted = home(table[at])
             let distance = (at - wanted) & (table.count - 1)
             if distance >= (at - hole) & (table.count - 1) {
                 table[hole] = table[at]

@@ -1,6 +1,18 @@
 import Foundation
 import Wire
 
+/// The last message that was made for somebody who wants everything. Many such stand at the same place at the end of the log, and
+/// then theirs is the same to the byte.
+struct LatestMessage: Sendable {
+    var handle: UInt32
+    /// The first number that was examined for it.
+    var start: UInt64
+    var frame: Frame
+    var count: Int64
+    var size: Int
+    var message: Data
+}
+
 /// The body of an EVENTS message on its way to a client: records one after another behind room for the header, so that they are
 /// copied once from the log's buffer.
 struct EventsMessage {

@@ -26,6 +26,7 @@ enum PayloadScan {
         var at = skipSpace(bytes, mark)
         guard at < bytes.count, bytes[at] == UInt8(ascii: "{") else { return .opaque }
         at += 1
+        let isPlain = bytes.baseAddress.map { memchr($0, Int32(backslash), bytes.count) == nil } ?? true
         while true {
             at = skipSpace(bytes, at)
             guard at < bytes.count else { return .opaque }
@@ -34,18 +35,18 @@ enum PayloadScan {
                 at += 1
                 continue
             }
-            guard bytes[at] == quote, let name = string(bytes, at) else { return .opaque }
+            guard bytes[at] == quote, let name = string(bytes, at, isPlain) else { return .opaque }
             at = skipSpace(bytes, name.end)
             guard at < bytes.count, bytes[at] == UInt8(ascii: ":") else { return .opaque }
             at = skipSpace(bytes, at + 1)
             guard at < bytes.count else { return .opaque }
             let member = member(bytes, name)
             guard bytes[at] == quote else {
-                guard let end = skipValue(bytes, at) else { return .opaque }
+                guard let end = skipValue(bytes, at, isPlain) else { return .opaque }
                 at = end
                 continue
             }
-            guard let value = string(bytes, at) else { return .opaque }
+            guard let value = string(bytes, at, isPlain) else { return .opaque }
             at = value.end
             guard let member else { continue }
             if value.isPlain {
@@ -78,9 +79,13 @@ enum PayloadScan {
         return at
     }
 
-    /// The text whose opening quote is at `open`; nil when it does not end.
-    private static func string(_ bytes: UnsafeRawBufferPointer, _ open: Int) -> Text? {
+    /// The text whose opening quote is at `open`; nil when it does not end. `isPlain`: there is no backslash in all of it.
+    private static func string(_ bytes: UnsafeRawBufferPointer, _ open: Int, _ isPlain: Bool) -> Text? {
         var at = open + 1
+        if isPlain {
+            guard let base = bytes.baseAddress, let close = memchr(base + at, Int32(quote), bytes.count - at) else { return nil }
+            return Text(start: at, end: UnsafeRawPointer(close) - base + 1, isPlain: true)
+        }
         var isPlain = true
         while at < bytes.count {
             // Eight bytes at once, as long as none of them is a quote or a backslash.
@@ -113,13 +118,13 @@ enum PayloadScan {
     }
 
     /// Behind a number, a word, an array or an object; nil when it does not end.
-    private static func skipValue(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Int? {
+    private static func skipValue(_ bytes: UnsafeRawBufferPointer, _ start: Int, _ isPlain: Bool) -> Int? {
         var at = start
         var depth = 0
         while at < bytes.count {
             switch bytes[at] {
             case quote:
-                guard let text = string(bytes, at) else { return nil }
+                guard let text = string(bytes, at, isPlain) else { return nil }
                 at = text.end
                 continue
             case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1

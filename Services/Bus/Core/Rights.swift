@@ -65,22 +65,7 @@ struct Rights: Hashable, Sendable {
 
     /// Whether the CloudEvent in an event's payload is one that this key may publish: from itself or from nobody known, and
     /// about a subject that its patterns allow. What is no JSON object has neither, and is refused only where patterns are.
-    func maySay(_ payload: UnsafeRawBufferPointer) -> Bool {
-        var hasSubject = false
-        let shape = PayloadScan.scan(payload) { member, value in
-            switch member {
-            case .source: return !names.isAnother(value, than: name)
-            case .subject:
-                hasSubject = true
-                return subjects?.contains { $0.matches(value) } ?? true
-            }
-        }
-        switch shape {
-        case .refused: return false
-        case .object: return hasSubject || subjects == nil
-        case .opaque: return subjects == nil
-        }
-    }
+    func maySay(_ payload: UnsafeRawBufferPointer) -> Bool { Speech(self).allows(payload) }
 
     /// For people: what of a refused event was not allowed.
     func refusal(_ topic: String, _ payload: UnsafeRawBufferPointer) -> String {
@@ -95,6 +80,38 @@ struct Rights: Hashable, Sendable {
             return what == nil
         }
         return "\(topic) with \(what ?? "no subject")"
+    }
+}
+
+/// What of `Rights` is about an event's payload. An object, because it is asked for each event, and a copy of all rights a time costs
+/// more than the question.
+final class Speech: Sendable {
+    private let name: String
+    private let names: Names
+    private let subjects: [SubjectPattern]?
+
+    init(_ rights: Rights) {
+        name = rights.name
+        names = rights.names
+        subjects = rights.subjects
+    }
+
+    /// See `Rights.maySay`.
+    func allows(_ payload: UnsafeRawBufferPointer) -> Bool {
+        var hasSubject = false
+        let shape = PayloadScan.scan(payload) { member, value in
+            switch member {
+            case .source: return !names.isAnother(value, than: name)
+            case .subject:
+                hasSubject = true
+                return subjects?.contains { $0.matches(value) } ?? true
+            }
+        }
+        switch shape {
+        case .refused: return false
+        case .object: return hasSubject || subjects == nil
+        case .opaque: return subjects == nil
+        }
     }
 }
 
@@ -125,7 +142,13 @@ struct Names: Hashable, Sendable {
         if instantiated.isEmpty || !instantiated.contains(own) {
             // The usual case, without making a text.
             let end = source.firstIndex(of: at) ?? source.count
-            if end == own.utf8.count, source[..<end].elementsEqual(own.utf8) { return false }
+            if end == own.utf8.count,
+                own.utf8.withContiguousStorageIfAvailable({ own in
+                    zip(own, source).allSatisfy { $0 == $1 }
+                }) == true
+            {
+                return false
+            }
         }
         return isAnother(String(decoding: source, as: UTF8.self), than: own)
     }

@@ -85,12 +85,15 @@ struct Router: Sendable {
     var filling: FillingBatch
     var topics = TopicTable()
     var flying: FillingBatch?
+    var isFlying: Bool { flying != nil }
     var taken: [OutboxKey: UInt64]
     var durableTaken: [OutboxKey: UInt64]
     var recent: RecentIDs
     /// Outboxes from which more was taken since they were last stored.
     var changedOutboxes: Set<OutboxKey> = []
     var tail = Tail()
+    /// Nil once the log is longer: then a longer message can be made.
+    var latest: LatestMessage?
 
     // Consuming
     var subscriptions: [SubscriptionKey: Subscription] = [:]

@@ -276,6 +276,7 @@ extension Router {
                 return halt(key, subscription, error, now)
             }
         }
+        if resend(key, &subscription, now) { return true }
         var message = EventsMessage(credit: (subscription.creditMessages, subscription.creditBytes))
         // An event that was refused goes alone, with its count.
         let start = subscription.next
@@ -299,11 +300,33 @@ extension Router {
             subscription.creditBytes -= Int64(message.size)
             let frame = Frame(.events, handle: key.handle, a: subscription.unreported, b: subscription.next - 1)
             counts.delivered += UInt64(message.count)
-            send(key.peer, message.finish(frame), now)
+            let (count, size) = (message.count, message.size)
+            let finished = message.finish(frame)
+            if subscription.matchesAll {
+                latest = LatestMessage(handle: key.handle, start: start, frame: frame, count: count, size: size, message: finished)
+            }
+            send(key.peer, finished, now)
             subscription.unreported = subscription.next
             subscription.reportedAt = now
         }
         subscriptions[key] = subscription
+        return true
+    }
+
+    /// The message that was made last goes out again, when it is the very one that this subscription is due.
+    private mutating func resend(_ key: SubscriptionKey, _ subscription: inout Subscription, _ now: Int64) -> Bool {
+        guard let latest, latest.start == subscription.next, latest.frame.a == subscription.unreported, latest.handle == key.handle,
+            subscription.matchesAll, latest.count <= subscription.creditMessages, latest.size <= subscription.creditBytes,
+            subscription.consumer.flatMap({ cursors[$0]?.strike }) == nil
+        else { return false }
+        subscription.creditMessages -= latest.count
+        subscription.creditBytes -= Int64(latest.size)
+        subscription.next = latest.frame.b + 1
+        subscription.unreported = subscription.next
+        subscription.reportedAt = now
+        subscriptions[key] = subscription
+        counts.delivered += UInt64(latest.count)
+        send(key.peer, latest.message, now)
         return true
     }
 

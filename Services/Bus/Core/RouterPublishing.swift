@@ -36,6 +36,7 @@ extension Router {
             filling.acknowledgements[peer].flatMap { $0.session == session.id ? $0 : nil }
             ?? FillingBatch.Acknowledgement(session: session.id, upTo: 0)
         let producer = session.producer
+        let speech = allowed.readsPayloads ? Speech(allowed) : nil
         var events = events
         var number = first
         while let event = events.next() {
@@ -50,7 +51,7 @@ extension Router {
             acknowledgement.bytes += event.payload.count
             session.unackedMessages += 1
             session.unackedBytes += event.payload.count
-            switch producer.withUnsafeBytes({ verdict(event, $0, number, &session, allowed) }) {
+            switch producer.withUnsafeBytes({ verdict(event, $0, number, &session, allowed, speech) }) {
             case .store(let key, let topic):
                 let index = filling.count
                 filling.count += 1
@@ -91,20 +92,18 @@ extension Router {
 
     private mutating func verdict(
         _ event: PublicationReader.Event, _ producer: UnsafeRawBufferPointer, _ number: UInt64, _ session: inout Session,
-        _ allowed: Rights
+        _ allowed: borrowing Rights, _ speech: Speech?
     ) -> Verdict {
         if session.isBlocked { return .refuse(425) }
         // What may never be stored is refused each time that it is sent: a lost acknowledgement must not turn it into a duplicate.
         let topic = topics.id(event.topic)
         if let refusal = Self.shape(topic, event.topic, event.id, event.payload.count) { return .refuse(refusal) }
-        let mayPublish =
-            session.mayPublish[topic]
-            ?? {
-                let answer = allowed.mayPublish(String(decoding: event.topic, as: UTF8.self))
-                session.mayPublish[topic] = answer
-                return answer
-            }()
-        guard mayPublish, !allowed.readsPayloads || allowed.maySay(event.payload) else { return .refuse(403) }
+        var mayPublish = session.mayPublish[topic]
+        if mayPublish == nil {
+            mayPublish = allowed.mayPublish(String(decoding: event.topic, as: UTF8.self))
+            session.mayPublish[topic] = mayPublish
+        }
+        guard mayPublish == true, speech?.allows(event.payload) != false else { return .refuse(403) }
         if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(RecentIDs.Key(producer, event.id)) }
         // The session's own window; and what all of them together may have waiting while the device is slow.
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes
@@ -194,9 +193,11 @@ extension Router {
         // The one reference to the bytes goes along, so that the appending thread need not copy them to fill in the numbers.
         var records = RecordBuffer()
         swap(&records, &filling.records)
-        let batch = Batch(first: filling.first, records: records, outboxes: filling.outboxes)
         flying = filling
+        let outboxes = filling.outboxes
         filling = FillingBatch(idsFrom: recent.end)
+        filling.records = RecordBuffer(like: records)
+        let batch = Batch(first: last + 1, records: records, outboxes: outboxes)
         return batch
     }
 
@@ -217,6 +218,7 @@ extension Router {
             }
             recent.stamp(batch.ids, time: time)
             tail.append(run)
+            latest = nil
             tell(batch, now)
         case .full(let reason):
             isFull = true

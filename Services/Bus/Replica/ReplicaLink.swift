@@ -83,8 +83,7 @@ final class PrimaryConnection {
     func receive(within milliseconds: Int64) throws -> Frame? {
         let deadline = Clock.monotonic() + milliseconds
         while true {
-            var user: String?
-            while let (data, more) = ZeroMQ.receive(socket, user: &user) {
+            while let (data, more) = ZeroMQ.receive(socket) {
                 heardAt = Clock.monotonic()
                 guard !more, let frame = try? Frame(data), frame.major == 1 else { continue }
                 switch frame.known {

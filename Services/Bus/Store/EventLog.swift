@@ -217,7 +217,7 @@ final class EventLog: LogView {
         let (previous, time) = appender.withLock { ($0.hash, max($0.time, wall)) }
         if let all = numbersForNewSegment(size: batch.records.bytes.count, batch.outboxes) { batch.outboxes = all }
         let (first, last, outboxes) = (batch.first, batch.last, batch.outboxes)
-        let sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
+        var sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
         let size = sealed.run.bytes.count
         let segment: Segment
         do {
@@ -226,8 +226,12 @@ final class EventLog: LogView {
             // Nothing of the batch was written, so this may be tried again.
             return .full(error.description)
         }
+        // Up to the end of the last block, which is zero there anyway: a block that is written in part would have to be read first.
+        let whole = min(segment.capacity, (segment.end + size + DiskFile.block - 1) / DiskFile.block * DiskFile.block)
+        sealed.run.bytes.append(contentsOf: repeatElement(0, count: whole - segment.end - size))
         try sealed.run.bytes.withUnsafeBytes { try segment.file.write($0, at: segment.end) }
         try segment.file.sync()
+        sealed.run.bytes.removeLast(sealed.run.bytes.count - size)
         appender.withLock { appender in
             appender.hash = sealed.hash
             appender.time = time
