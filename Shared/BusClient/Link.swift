@@ -215,6 +215,7 @@ final class Link {
         hello.heartbeat_ms = configuration.heartbeat
         hello.epoch = memory?.epoch
         hello.witness = memory?.witness
+        hello.seen = memory?.seen
         guard let body = try? Coding.encode(hello), sockets.send(Frame(.hello, body: body).encoded()) else {
             // Between the end of the handshake and the moment the socket takes messages there is a little while.
             helloAttempts += 1
@@ -345,6 +346,9 @@ final class Link {
         if frame.status == 505 || phase != .open {
             // Another bus has taken over from this one.
             if frame.status == 410 { moveAt = Monotonic.now() }
+            if frame.status == 409, body?.code == "history" {
+                return refuseLog(LogMemory.problem(message, file: configuration.memoryFile))
+            }
             complain("the bus refuses this client (\(frame.status)): \(message)")
             helloAt = Monotonic.now() + Int64(min(max(body?.retry_ms ?? 2000, 100), 10_000))
             return

@@ -1,5 +1,6 @@
 import Contracts
 import Foundation
+import Wire
 
 /// What a client has seen of the bus's log. A log only ever grows: a bus that shows another one, or less, has been restored from a
 /// backup, or is an old one that came back, and going on with it would mean two histories.
@@ -16,6 +17,14 @@ struct LogMemory: Codable, Hashable, Sendable {
     var hash: String?
     /// With what the bus confirms to others that it gave that epoch out.
     var witness: String?
+    /// The last event after which the hash was told: by it a bus can check its whole log up to there.
+    var anchor: Anchor?
+    struct Anchor: Codable, Hashable, Sendable {
+        var seq: UInt64
+        var hash: String
+    }
+    /// For HELLO.
+    var seen: Hello.Seen? { anchor.map { Hello.Seen(stream: stream, seq: $0.seq, hash: $0.hash) } }
 
     /// Epochs of one term follow each other by starts alone; a failover or a deliberate restore begins the next.
     static let startsATerm: UInt64 = 1 << 20
@@ -42,6 +51,7 @@ struct LogMemory: Codable, Hashable, Sendable {
         if (epoch, last) != (self.epoch, seq) || self.hash == nil { self.hash = hash }
         self.epoch = epoch
         seq = last
+        if let hash { anchor = Anchor(seq: last, hash: hash) }
     }
 
     /// An event was delivered.

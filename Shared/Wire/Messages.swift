@@ -16,6 +16,20 @@ public struct Hello: Codable, Hashable, Sendable {
     /// that is told so stops.
     public var epoch: UInt64?
     public var witness: String?
+    /// What the client has seen of the log. A bus whose log does not extend it refuses the session.
+    public var seen: Seen?
+    public struct Seen: Codable, Hashable, Sendable {
+        /// The log's id, 32 hexadecimal digits.
+        public var stream: String
+        /// An event, and the hash chain just after it, 64 hexadecimal digits: as WELCOME or PING said them.
+        public var seq: UInt64
+        public var hash: String
+        public init(stream: String, seq: UInt64, hash: String) {
+            self.stream = stream
+            self.seq = seq
+            self.hash = hash
+        }
+    }
     public init(client: String, version: String, features: [String] = [], outbox: String? = nil) {
         self.client = client
         self.version = version
@@ -35,6 +49,7 @@ public struct Hello: Codable, Hashable, Sendable {
         outbox = try container.decodeIfPresent(String.self, forKey: .outbox)
         epoch = try container.decodeIfPresent(UInt64.self, forKey: .epoch)
         witness = try container.decodeIfPresent(String.self, forKey: .witness)
+        seen = try container.decodeIfPresent(Seen.self, forKey: .seen)
     }
 }
 

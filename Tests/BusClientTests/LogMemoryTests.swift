@@ -42,6 +42,9 @@ import Wire
         #expect(memory.seq == 12 && memory.hash == nil)
         memory.saw(epoch: 3, last: 12, hash: "dd")
         #expect(memory.hash == "dd")
+        // What a bus can check lies behind what was delivered since.
+        memory.reached(15)
+        #expect(memory.seen == Hello.Seen(stream: "a1", seq: 12, hash: "dd"))
         memory.saw(epoch: 4, last: 12, hash: "ee")
         #expect(memory.epoch == 4 && memory.hash == "ee")
     }

@@ -47,6 +47,11 @@ extension Router {
     /// Whether a client that says HELLO may come in, as far as epochs go. One that has seen a later epoch of this log may not:
     /// another bus has taken over. When it can show that, this bus stops for good.
     mutating func admits(_ hello: Hello, _ frame: Frame, _ peer: Peer, _ user: String, _ now: Int64) -> Bool {
+        if let seen = hello.seen, let why = contradicts(seen, epoch: hello.epoch ?? settings.epoch) {
+            effects.append(.note(.warning, "'\(user)' has seen another history of this log: \(why)"))
+            refuse(peer, frame, 409, "history", why, now)
+            return false
+        }
         guard let seen = hello.epoch, seen > settings.epoch, let witness = hello.witness else { return true }
         if settings.witness?.confirms(witness, stream: settings.stream, epoch: seen) == true {
             effects.append(.note(.warning, "'\(user)' has seen epoch \(seen) of this log: another bus has taken over, and this one stops"))
@@ -57,6 +62,16 @@ extension Router {
         // Of another log, or made up: no reason for anything.
         effects.append(.note(.debug, "'\(user)' names epoch \(seen), which this bus cannot confirm"))
         return true
+    }
+
+    /// Nil: the log extends what was seen, or nobody can tell. What a failover or a restore by a new term left behind is no
+    /// contradiction: a person decided with what the log goes on.
+    private func contradicts(_ seen: Hello.Seen, epoch: UInt64) -> String? {
+        guard seen.stream == settings.stream, Epoch.term(settings.epoch) <= Epoch.term(epoch) else { return nil }
+        guard seen.seq <= last else { return "it ends with event \(last), and event \(seen.seq) was seen" }
+        guard let known = try? log.hashes(at: seen.seq), !known.isEmpty else { return nil }
+        guard !known.contains(where: { Self.hex($0) == seen.hash.lowercased() }) else { return nil }
+        return "event \(seen.seq), or one before it, is not what it was"
     }
 
     /// From now on everything is refused and nothing is written. Every session ends; what was not acknowledged never will be.
