@@ -234,6 +234,39 @@ private struct Pair {
 @Suite("A bus that stands by", .serialized, .timeLimit(.minutes(5))) struct ReplicaTests {
     static let rounds = ProcessInfo.processInfo.environment["SLIPWAY_REPLICA_ROUNDS"].flatMap { Int($0) } ?? 4
 
+    @Test("`slipway bus promote` says why not: the old bus answers, nobody could come in; with --force it does") func promoted()
+        async throws
+    {
+        let pair = try Pair()
+        defer { pair.remove() }
+        func promote(_ arguments: String...) async throws -> Finished {
+            try await TestKit.run(
+                ["\(Platform.binaries)/slipway", "bus", "promote"] + arguments
+                    + ["--home", pair.second.config.home.path, "--port-base", "\(pair.second.config.portBase)"], within: 30)
+        }
+        let first = try await pair.start(pair.first)
+        var second: BusProcess? = try await pair.start(pair.second)
+        try await pair.inStep()
+        try await eventually("the keys have come") { try await pair.now().hasKeys }
+        let early = try await promote()
+        #expect(early.status != 0 && early.errors.contains("answers") && early.errors.contains("--force"), "\(early)")
+        _ = try await first.end(SIGTERM)
+        _ = try await second?.end(SIGTERM)
+        // The events are here, and who may come in is not.
+        let clients = try Data(contentsOf: URL(fileURLWithPath: Keyring.clientsFile(pair.second.config)))
+        try Files.write(Data("[]".utf8), to: Keyring.clientsFile(pair.second.config), mode: 0o600)
+        second = try await pair.start(pair.second)
+        let locked = try await promote()
+        #expect(locked.status != 0 && locked.errors.contains("keys of the clients"), "\(locked)")
+        _ = try await second?.end(SIGTERM)
+        try Files.write(clients, to: Keyring.clientsFile(pair.second.config), mode: 0o600)
+        second = try await pair.start(pair.second)
+        let done = try await promote()
+        #expect(done.status == 0 && done.output.contains("takes over: epoch \(1 << 20)"), "\(done)")
+        try await eventually("it serves") { Ports.answers(pair.second.config.busPort) }
+        _ = try await second?.end(SIGTERM)
+    }
+
     @Test("killed at random on either side it keeps the same bytes; promoted, it goes on; the old bus stops, and comes back as its replica")
     func life() async throws {
         let pair = try Pair()

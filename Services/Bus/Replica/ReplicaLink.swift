@@ -145,6 +145,8 @@ final class ReplicaLink: Sendable {
         /// Events behind, as far as known.
         var lag: UInt64 = 0
         var problem: String?
+        /// The keys and rights of clients have come at least once: without them a promoted bus would let nobody in.
+        var hasKeys = false
         /// Events that were moved out of the log, because the other bus's history does not hold them.
         var setAside: String?
     }
@@ -164,6 +166,8 @@ final class ReplicaLink: Sendable {
     private let log: Locked<ReplicaLog>
     private let stopping = Locked(false)
     private let finished = DispatchSemaphore(value: 0)
+    /// Milliseconds between questions for what is not in the log: keys, rights, positions.
+    private static let askEvery: Int64 = 1000
     /// Bytes that may be under way.
     private static let credit = 8 << 20
 
@@ -181,7 +185,11 @@ final class ReplicaLink: Sendable {
         self.changed = changed
         self.fatal = fatal
         self.log = Locked(log)
-        state = Locked(Now(primary: key.endpoint, stream: log.stream, first: log.first, last: log.last, epoch: log.epoch))
+        var now = Now(primary: key.endpoint, stream: log.stream, first: log.first, last: log.last, epoch: log.epoch)
+        // This file is written only with what came from that bus.
+        let known = FileManager.default.contents(atPath: clients).flatMap { try? Coding.decode([ClientKey].self, from: $0) }
+        now.hasKeys = known?.isEmpty == false
+        state = Locked(now)
     }
 
     var now: Now { state.withLock { $0 } }
@@ -258,7 +266,7 @@ final class ReplicaLink: Sendable {
         var asked: UInt64 = 0
         while !stopping.withLock({ $0 }) {
             let now = Clock.monotonic()
-            if now - askedAt >= 5000 {
+            if now - askedAt >= Self.askEvery {
                 askedAt = now
                 asked += 1
                 let body = RequestBody(method: "bus.replica.state", key: "", payload: Data())
@@ -411,6 +419,7 @@ final class ReplicaLink: Sendable {
             {
                 try Files.write(state.clients, to: clients, mode: 0o600)
             }
+            tell { $0.hasKeys = true }
         } catch let error as DiskError {
             throw error
         } catch {

@@ -102,6 +102,11 @@ enum ReplicaPhase {
                 .conflict, "the bus at \(now.primary) answers: what it acknowledges in this moment would be left behind",
                 hint: "stop it first; or, when that cannot be done, slipway bus promote --force")
         }
+        guard now.hasKeys || force else {
+            throw Problem(
+                .conflict, "this replica has the events, but not yet the keys of the clients: as the bus it would let nobody in",
+                hint: "start the old bus again for a moment; or copy keys/clients.json from its home; or slipway bus promote --force")
+        }
         let log = link.stop()
         let before = try Standing.load(config.directory)
         let standing = Standing(
