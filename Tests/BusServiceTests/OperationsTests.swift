@@ -97,6 +97,12 @@ import Wire
             let again = try await home.wire("script", "work", "jobs", "--type", "job", "--timeout", "20", "--count", "1")
             #expect(again.status == 0, "\(again)")
 
+            #expect(try await Self.slipway(home, "bus", "forget", "nobody").status == 1)
+            let forgotten = try await Self.slipway(home, "bus", "forget", "jobs")
+            #expect(forgotten.status == 0 && forgotten.output.contains("consumer jobs of script is forgotten"), "\(forgotten)")
+            let left = try await Self.slipway(home, "bus", "consumers")
+            #expect(left.status == 0 && !left.output.contains("jobs"), "\(left)")
+
             let shown = try await Self.slipway(home, "key", "show", "script", "--json")
             let secret = try Coding.decode(ComponentKey.self, from: Data(contentsOf: URL(fileURLWithPath: file))).secretKey
             #expect(shown.output.contains("serverKey") && !shown.output.contains(secret) && shown.output.contains("\"seen\""), "\(shown)")
@@ -104,5 +110,30 @@ import Wire
             #expect(revoked.status == 0 && revoked.output.contains("key script is revoked"))
             #expect(try await Self.slipway(home, "key", "show", "script").status == 1)
         }
+        // What was forgotten stays so.
+        try await home.run { home in
+            let left = try await Self.slipway(home, "bus", "consumers")
+            #expect(left.status == 0 && !left.output.contains("jobs"), "\(left)")
+        }
+    }
+
+    @Test("a consumer that somebody reads as is not forgotten; one that is and comes again begins anew") func forget() throws {
+        var bench = Bench()
+        bench.hello("p", "ada")
+        bench.say("p", "ada", Frame(.subscribe, handle: 7, body: Data(#"{"consumer":"mine","filters":["test.*"]}"#.utf8)))
+        let key = ConsumerKey(owner: "ada", name: "mine")
+        #expect(throws: Problem.self) { try bench.router.forget(key) }
+        #expect(throws: Problem.self) { try bench.router.forget(ConsumerKey(owner: "bob", name: "mine")) }
+        bench.say("p", "ada", Frame(.unsubscribe, handle: 7))
+        _ = bench.router.takeChanges()
+        try bench.router.forget(key)
+        #expect(bench.router.cursors[key] == nil && bench.router.hasChanges)
+        // It comes again before that is on disk: what is stored then is the new one.
+        bench.say("p", "ada", Frame(.subscribe, handle: 8, body: Data(#"{"consumer":"mine","filters":["test.*"]}"#.utf8)))
+        let changes = bench.router.takeChanges()
+        #expect(changes.forgotten == [key])
+        #expect(bench.router.cursors[key] != nil && bench.router.forgotten.isEmpty)
+        bench.router.putBack(changes)
+        #expect(bench.router.takeChanges().cursors[key] != nil)
     }
 }

@@ -252,10 +252,17 @@ final class Broker: Service {
 
     /// Delivers a parked event again, or forgets that it is parked. Throws `Problem` when it is not.
     func unpark(owner: String, consumer: String, seq: UInt64, retry: Bool) async throws {
+        try await order { .unpark(ConsumerKey(owner: owner, name: consumer), seq: seq, retry: retry, $0) }
+    }
+
+    /// Forgets a durable consumer that nobody reads. Throws `Problem`.
+    func forget(owner: String, consumer: String) async throws {
+        try await order { .forget(ConsumerKey(owner: owner, name: consumer), $0) }
+    }
+
+    private func order(_ make: (@escaping @Sendable (Problem?) -> Void) -> Order) async throws {
         let problem = await withCheckedContinuation { continuation in
-            let taken = inbox.post(
-                .unpark(ConsumerKey(owner: owner, name: consumer), seq: seq, retry: retry) { continuation.resume(returning: $0) })
-            if !taken {
+            if !inbox.post(make({ continuation.resume(returning: $0) })) {
                 continuation.resume(returning: Problem(.unavailable, "the bus is stopping or overloaded", hint: "try again"))
             }
         }

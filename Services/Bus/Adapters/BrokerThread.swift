@@ -169,13 +169,8 @@ final class BrokerThread {
             router.call(method, payload, as: "bus", milliseconds: milliseconds, ticket: tickets, now: now)
         case .consumers(let done): done(router.consumers())
         case .parked(let owner, let consumer, let done): done(router.parkedList(owner: owner, consumer: consumer))
-        case .unpark(let consumer, let seq, let retry, let done):
-            do {
-                try router.unpark(consumer, seq, retry: retry)
-                done(nil)
-            } catch {
-                done(error as? Problem ?? Problem(.failed, "\(error)"))
-            }
+        case .unpark(let consumer, let seq, let retry, let done): attempt(done) { try router.unpark(consumer, seq, retry: retry) }
+        case .forget(let consumer, let done): attempt(done) { try router.forget(consumer) }
         case .flushed(let result): flushed(result, now)
         case .replicas(let done): done(router.replicaList())
         case .met(let epoch, let witness):
@@ -193,6 +188,15 @@ final class BrokerThread {
         case .refusedKey(let address): router.deny("", .hello, "a key that is not in clients.json, from \(address)", now)
         case .denied(let name, let request, let what): router.deny(name, request, what, now)
         case .stop: stopping = true
+        }
+    }
+
+    private func attempt(_ done: (Problem?) -> Void, _ action: () throws -> Void) {
+        do {
+            try action()
+            done(nil)
+        } catch {
+            done(error as? Problem ?? Problem(.failed, "\(error)"))
         }
     }
 
@@ -381,7 +385,8 @@ final class BrokerThread {
             case .call(_, _, _, let done): done(503, Data())
             case .consumers(let done): done(nil)
             case .parked(_, _, let done): done(nil)
-            case .unpark(_, _, _, let done): done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
+            case .unpark(_, _, _, let done), .forget(_, let done):
+                done(Problem(.unavailable, "the bus is stopping", hint: "try again"))
             case .saved(let error): saved(error)
             case .refusedKey, .denied, .trimmed, .covered, .looked, .met, .stop: break
             }

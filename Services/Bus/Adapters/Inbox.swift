@@ -9,6 +9,7 @@ enum Order: Sendable {
     case consumers(@Sendable ([ConsumerStatus]?) -> Void)
     case parked(owner: String?, consumer: String?, @Sendable ([ParkedStatus]?) -> Void)
     case unpark(ConsumerKey, seq: UInt64, retry: Bool, @Sendable (Problem?) -> Void)
+    case forget(ConsumerKey, @Sendable (Problem?) -> Void)
     case flushed(FlushResult)
     /// Who copies the log.
     case replicas(@Sendable ([ReplicaStatus]?) -> Void)
@@ -63,7 +64,7 @@ final class Inbox: Sendable {
         let (taken, wake) = state.withLock { state -> (Bool, Bool) in
             guard !state.closed else { return (false, false) }
             switch order {
-            case .publish, .call, .consumers, .parked, .unpark, .replicas, .refusedKey, .denied:
+            case .publish, .call, .consumers, .parked, .unpark, .forget, .replicas, .refusedKey, .denied:
                 guard state.queue.count < Self.limit else { return (false, false) }
             case .flushed, .met, .saved, .trimmed, .covered, .looked, .stop: break
             }

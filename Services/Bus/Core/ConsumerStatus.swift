@@ -17,6 +17,8 @@ struct Changes: Sendable {
     /// Nil: to be deleted, as below.
     var queues: [ConsumerKey: WorkQueue?] = [:]
     var parked: [ConsumerKey: [UInt64: Parked?]] = [:]
+    /// Of which nothing remains but what the members above say; they are younger.
+    var forgotten: Set<ConsumerKey> = []
 }
 
 /// A row of `GET /v1/consumers/parked`.
@@ -60,8 +62,10 @@ extension Router {
             changedOutboxes.removeAll(keepingCapacity: true)
             changedQueues.removeAll(keepingCapacity: true)
             changedParked.removeAll(keepingCapacity: true)
+            forgotten.removeAll()
         }
         var changes = Changes(outboxes: changedOutboxes.reduce(into: [:]) { $0[$1] = durableTaken[$1] })
+        changes.forgotten = forgotten
         for consumer in changedQueues {
             changes.queues[consumer] = .some(queues[consumer])
             guard let queue = queues[consumer], cursors[consumer]?.seq != queue.floor else { continue }
@@ -81,10 +85,11 @@ extension Router {
         changedOutboxes.formUnion(changes.outboxes.keys)
         changedQueues.formUnion(changes.queues.keys)
         for (consumer, seqs) in changes.parked { changedParked[consumer, default: []].formUnion(seqs.keys) }
+        forgotten.formUnion(changes.forgotten)
     }
 
     /// Whether something changed that should not wait; outboxes are in the log as well.
-    var hasChanges: Bool { !changedCursors.isEmpty || !changedQueues.isEmpty || !changedParked.isEmpty }
+    var hasChanges: Bool { !changedCursors.isEmpty || !changedQueues.isEmpty || !changedParked.isEmpty || !forgotten.isEmpty }
 
     func consumers() -> [ConsumerStatus] {
         let durable = cursors.map { key, cursor in

@@ -112,6 +112,8 @@ struct Router: Sendable {
     var changedQueues: Set<ConsumerKey> = []
     var parked: [ConsumerKey: [UInt64: Parked]]
     var changedParked: [ConsumerKey: Set<UInt64>] = [:]
+    /// Consumers that are to be forgotten on disk, too.
+    var forgotten: Set<ConsumerKey> = []
 
     // Calls
     var calls: [UInt64: Call] = [:]

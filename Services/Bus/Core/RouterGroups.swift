@@ -307,6 +307,29 @@ extension Router {
             MessageParked(owner: consumer.owner, consumer: consumer.name, sequence: seq, deliveries: deliveries, reason: reason))
     }
 
+    /// A durable consumer that will not come back: its position, its queue and what was parked for it. Should it come all the same, it is a
+    /// new one. Throws `Problem` when there is none of that name, or somebody reads under it.
+    mutating func forget(_ consumer: ConsumerKey) throws {
+        guard cursors[consumer] != nil || queues[consumer] != nil else {
+            throw Problem(
+                .notFound, "there is no consumer \(Problem.quote(consumer.name)) of \(Problem.quote(consumer.owner))",
+                hint: "slipway bus consumers lists them")
+        }
+        guard active[consumer] == nil, members[consumer]?.isEmpty ?? true else {
+            throw Problem(
+                .conflict, "somebody reads as \(Problem.quote(consumer.name)) of \(Problem.quote(consumer.owner)) now",
+                hint: "stop that program first")
+        }
+        cursors.removeValue(forKey: consumer)
+        queues.removeValue(forKey: consumer)
+        parked.removeValue(forKey: consumer)
+        changedCursors.remove(consumer)
+        changedQueues.remove(consumer)
+        changedParked.removeValue(forKey: consumer)
+        forgotten.insert(consumer)
+        effects.append(.note(.notice, "consumer '\(consumer.name)' of '\(consumer.owner)' is forgotten"))
+    }
+
     /// Puts a parked event back in line (group mode), or forgets it. Throws `Problem` when there is no such event.
     mutating func unpark(_ consumer: ConsumerKey, _ seq: UInt64, retry: Bool) throws {
         guard parked[consumer]?[seq] != nil else {

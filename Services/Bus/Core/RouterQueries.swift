@@ -36,11 +36,16 @@ extension Router {
             let key = ConsumerKey(owner: try owner(asked, call) ?? call.name, name: consumer)
             try unpark(key, seq, retry: call.method == "bus.parked.retry")
             return Data("{}".utf8)
+        case "bus.consumers.forget":
+            let asked = try Coding.decode(ParkedQuery.self, from: call.payload)
+            guard let consumer = asked.consumer else { throw Problem(.malformed, "\(call.method): 'consumer' is needed") }
+            try forget(ConsumerKey(owner: try owner(asked, call) ?? call.name, name: consumer))
+            return Data("{}".utf8)
         default:
             throw Problem(
                 .notFound, "the bus does not answer \(Problem.quote(call.method))",
                 hint:
-                    "known: bus.consumers, bus.drain, bus.lookup, bus.metrics, bus.parked.list, .retry and .drop, bus.permissions, bus.streams"
+                    "known: bus.consumers, bus.consumers.forget, bus.drain, bus.lookup, bus.metrics, bus.parked.list, .retry and .drop, bus.permissions, bus.streams"
             )
         }
     }

@@ -12,6 +12,12 @@ struct ConsumerRoutes: Sendable {
             let consumers = try await broker.consumers()
             return try .json(consumers)
         }
+        routes.post("/v1/consumers/forget", .role(.operator)) { request, context in
+            try Self.check(context)
+            let which = try await request.json(Name.self, context, limit: 4 << 10)
+            try await broker.forget(owner: which.owner, consumer: which.consumer)
+            return try .json(["status": "forgotten"])
+        }
         routes.get("/v1/consumers/parked", .role(.operator)) { request, context in
             try Self.check(context)
             return try .json(try await broker.parked(owner: request.query("owner"), consumer: request.query("consumer")))
@@ -28,6 +34,11 @@ struct ConsumerRoutes: Sendable {
         guard context.principal?.app == nil else {
             throw Problem(.forbidden, "your token reaches one app only; consumers are of the suite")
         }
+    }
+
+    private struct Name: Decodable, Sendable {
+        var owner: String
+        var consumer: String
     }
 
     private struct Which: Decodable, Sendable {

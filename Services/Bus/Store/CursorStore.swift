@@ -222,6 +222,13 @@ struct CursorStore: Sendable {
     }
 
     static func save(_ changes: Changes, _ mark: DurableMark, _ stream: String, _ db: Database) throws {
+        for key in changes.forgotten {
+            for table in ["cursors", "queues", "parked"] {
+                try db.cachedStatement(sql: "DELETE FROM \(table) WHERE owner = ? AND consumer = ?").execute(arguments: [
+                    key.owner, key.name,
+                ])
+            }
+        }
         let statement = try db.cachedStatement(
             sql: """
                 INSERT INTO cursors (owner, consumer, seq, generation, strike, strike_deliveries, stream, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

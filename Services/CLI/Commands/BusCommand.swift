@@ -8,7 +8,7 @@ struct BusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bus", abstract: "Look after the bus: its log, its consumers, what they gave up, who may do what.",
         discussion: "For the night when something is wrong: docs/repair.md.",
-        subcommands: [State.self, Consumers.self, Parked.self, Permissions.self, Fsck.self, Drain.self, BusPromote.self])
+        subcommands: [State.self, Consumers.self, Forget.self, Parked.self, Permissions.self, Fsck.self, Drain.self, BusPromote.self])
 
     /// `1.5 GiB`.
     static func size(_ bytes: Int64) -> String {
@@ -107,6 +107,34 @@ struct BusCommand: AsyncParsableCommand {
                         parked == 0 ? "0" : Terminal.paint("\(parked)", .busy), Terminal.inert(filters, limit: 40),
                     ]
                 })
+        }
+    }
+
+    struct Forget: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "forget", abstract: "Forget a consumer that will not come back: its position, and what is parked for it.",
+            discussion: "Until then the log is kept for it, as far as max_bytes allows. Refused while somebody reads under its name.")
+        @Argument(help: "The consumer's name, as 'slipway bus consumers' shows it.")
+        var consumer: String
+        @Option(help: ArgumentHelp("The key that it belongs to; needed when several have one of that name.", valueName: "name"))
+        var owner: String?
+        @OptionGroup var suite: SuiteOptions
+
+        mutating func run() async throws {
+            let bus = try suite.bus()
+            let meant = try await bus.json(.get, "/v1/consumers").items.filter {
+                $0["consumer"]?.string == consumer && !consumer.isEmpty && (owner == nil || $0["owner"]?.string == owner)
+            }
+            guard let one = meant.first else {
+                throw Problem(.notFound, "there is no consumer \(Problem.quote(consumer))", hint: "slipway bus consumers lists them")
+            }
+            guard meant.count == 1 else {
+                let owners = meant.map { $0.shown("owner") }.joined(separator: ", ")
+                throw Problem(.usage, "several keys have a consumer \(Problem.quote(consumer)): \(owners)", hint: "say which, with --owner")
+            }
+            _ = try await bus.json(
+                .post, "/v1/consumers/forget", body: .object(["owner": one["owner"] ?? .null, "consumer": .string(consumer)]))
+            Terminal.out("consumer \(one.shown("consumer")) of \(one.shown("owner")) is forgotten")
         }
     }
 
