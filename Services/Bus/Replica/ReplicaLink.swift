@@ -165,6 +165,7 @@ final class ReplicaLink: Sendable {
     private let state: Locked<Now>
     private let log: Locked<ReplicaLog>
     private let stopping = Locked(false)
+    private let wake = DispatchSemaphore(value: 0)
     private let finished = DispatchSemaphore(value: 0)
     /// Milliseconds between questions for what is not in the log: keys, rights, positions.
     private static let askEvery: Int64 = 1000
@@ -228,6 +229,7 @@ final class ReplicaLink: Sendable {
             defer { stopping = true }
             return stopping
         }) {
+            wake.signal()
             finished.wait()
             finished.signal()
         }
@@ -235,8 +237,8 @@ final class ReplicaLink: Sendable {
     }
 
     private func rest(_ milliseconds: Int64) {
-        let until = Clock.monotonic() + milliseconds
-        while Clock.monotonic() < until, !stopping.withLock({ $0 }) { usleep(20_000) }
+        // Told to stop, it does so at once.
+        if wake.wait(timeout: .now() + .milliseconds(Int(milliseconds))) == .success { wake.signal() }
     }
 
     private func tell(_ change: (inout Now) -> Void) {

@@ -169,27 +169,34 @@ struct Herald: Service {
 
     func run() async throws {
         let stopping = Locked(false)
+        let wake = DispatchSemaphore(value: 0)
+        let (stopped, stop) = AsyncStream<Never>.makeStream()
+        @Sendable func end() {
+            stopping.withLock { $0 = true }
+            wake.signal()
+            stop.finish()
+        }
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await withCheckedContinuation { continuation in
                     let thread = Thread {
-                        tell(until: { stopping.withLock { $0 } })
+                        tell(until: { stopping.withLock { $0 } }, wake)
                         continuation.resume()
                     }
                     thread.name = "bus-herald"
                     thread.start()
                 }
                 // Its work is done; a service that ends would end the others.
-                while !stopping.withLock({ $0 }) { try? await Task.sleep(for: .milliseconds(200)) }
+                for await _ in stopped {}
             } onGracefulShutdown: {
-                stopping.withLock { $0 = true }
+                end()
             }
         } onCancel: {
-            stopping.withLock { $0 = true }
+            end()
         }
     }
 
-    private func tell(until over: () -> Bool) {
+    private func tell(until over: () -> Bool, _ wake: DispatchSemaphore) {
         let text = witness.text(stream: stream, epoch: epoch)
         while !over() {
             if let answer = try? once(text) {
@@ -202,8 +209,7 @@ struct Herald: Service {
                     return outdated(answer.a, welcome.witness)
                 }
             }
-            let until = Clock.monotonic() + 1000
-            while Clock.monotonic() < until, !over() { usleep(50_000) }
+            _ = wake.wait(timeout: .now() + .seconds(1))
         }
     }
 
