@@ -18,7 +18,7 @@ import Testing
 
     static let scenarios = [
         "kill", "calls", "clients", "stopped", "pause", "clock", "partition", "netns", "storm", "duplicates", "overrun", "full",
-        "takeover", "window", "slow", "retention", "poison", "bookkeeping", "restored", "failover", "keys", "hostile", "fuzz",
+        "takeover", "window", "slow", "mute", "retention", "poison", "bookkeeping", "restored", "failover", "keys", "hostile", "fuzz",
         "replay", "soak",
     ]
 

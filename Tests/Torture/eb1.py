@@ -107,6 +107,8 @@ def load_key(path):
 class Link:
     """One DEALER and the session on it. `owner` has on_up(welcome), on_message(command, flags, status, handle, a, b, body)."""
 
+    room = 20000  # messages that wait in this process before TCP itself waits
+
     def __init__(self, context, key, owner, endpoint=None, outbox=None, client="torture"):
         self.context, self.key, self.owner = context, key, owner
         # Several are tried in turn, three seconds each, while there is no session.
@@ -123,7 +125,7 @@ class Link:
     def make_socket(self):
         self.socket = self.context.socket(zmq.DEALER)
         for option, value in [
-            (zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 20000), (zmq.RCVHWM, 20000), (zmq.MAXMSGSIZE, 1310720),
+            (zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 20000), (zmq.RCVHWM, self.room), (zmq.MAXMSGSIZE, 1310720),
             (zmq.HEARTBEAT_IVL, 1000), (zmq.HEARTBEAT_TIMEOUT, 3000), (zmq.HEARTBEAT_TTL, 3000), (zmq.HANDSHAKE_IVL, 5000),
             (zmq.RECONNECT_IVL, 20), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.TCP_KEEPALIVE, 1),
         ]:

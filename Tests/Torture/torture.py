@@ -695,6 +695,87 @@ class Deaf:
         self.link.close()
 
 
+class Narrow(Link):
+    room = 1
+
+
+class Mute:
+    """A client that says what it wants, gives signs of life, and never reads after its WELCOME."""
+
+    def __init__(self, key, name):
+        self.number = 0
+        self.link = Narrow(zmq.Context.instance(), key, self, client=name)
+        end = time.monotonic() + 20
+        while self.link.welcome is None:
+            if time.monotonic() > end:
+                raise Failed("%s gets no session" % name)
+            self.link.tick(time.monotonic())
+            self.link.socket.poll(20)
+            self.link.pump()
+
+    def on_up(self, welcome):
+        pass
+
+    def on_message(self, *parts):
+        pass
+
+    def ask(self, method, count):
+        name = method.encode()
+        for _ in range(count):
+            self.number += 1
+            if not self.link.send(REQ, a=self.number, b=5000, body=struct.pack(">H", len(name)) + name + struct.pack(">H", 0) + b"{}"):
+                return
+
+    def subscribe(self, handles):
+        for handle in range(1, handles + 1):
+            self.link.send(SUB, handle=handle, body={"filters": ["t.**"], "from": "first", "credit_msgs": 4096, "credit_bytes": 16 << 20})
+
+
+@scenario("mute", "12: clients that take credit for hundreds of subscriptions, or ask and ask, and never read", seconds=(1.5, 60))
+def mute_clients(o):
+    with World("mute", o.seed) as world:
+        bus = world.bus
+        # What is asked for takes some room.
+        for number in range(30):
+            world.key("other%d" % number, call=["t%d.%s" % (k, "x" * 60) for k in range(12)])
+        keys = {name: load_key(world.key(name, call=("bus.**",))) for name in ("asks", "reads")}
+        bus.start()
+        probe = [world.publisher("probe", topics=["t.probe"], rate=100, pack=1, size=100), world.consumer("watch", filters=["t.probe"])]
+        world.load("probe", probe)
+        world.wait_for_acks(50)
+        before = most = bus.resident()
+        load = world.loads[0]
+        load.say("mark")
+        asks, reads = Mute(keys["asks"], "asks"), Mute(keys["reads"], "reads")
+        reads.subscribe(300)
+        many = 60_000 if o.long else 6_000
+        flood = world.load("flood", [world.publisher("flood", topics=["t.flood"], count=many, window=1000, size=900)])
+        end = time.monotonic() + (300 if o.long else 60)
+
+        def ended(name):
+            with open(bus.log_path, encoding="utf-8", errors="replace") as log:
+                return any(name + ": session" in line and "ended" in line for line in log)
+        while "flood" not in flood.ended or not ended("asks"):
+            if time.monotonic() > end:
+                raise Failed("the client that asks and never reads keeps its session after %d requests, at %d MiB" % (asks.number, most))
+            world.check_all()
+            asks.ask("bus.metrics", 500)
+            reads.link.send(PING)
+            most = max(most, bus.resident())
+            nap(0.02)
+        aim = load.total("probe") + int(100 * o.seconds)
+        world.wait("the probe goes on", lambda: load.total("probe") >= aim, 120)
+        latency = world.reports()["watch"]["latency"]
+        most = max(most, bus.resident())
+        if most - before > 300:
+            raise Failed("the bus grew from %d to %d MiB for two clients that do not read" % (before, most))
+        asks.link.close()
+        reads.link.close()
+        world.settle()
+        report = world.judge()
+        return {"latency beside them": latency, "bus MiB before, at most": [round(before), round(most)], "asked": asks.number, **report.counts}
+
+
 @scenario("retention", "14: the log is shortened past a stopped consumer, beside kill -9: LOST 410, begun again on purpose, no silent gap", rounds=(1, 60))
 def retention(o):
     with World("retention", o.seed, settings="bus:\n  segment_bytes: 1MiB\n  max_bytes: 16MiB\n") as world:

@@ -43,6 +43,8 @@ final class BrokerThread {
     private static let few = 16 << 10
     /// So many events are worth a flush of their own although more will come.
     private static let many = 256
+    /// Milliseconds for what has come in, before what is to go out has its turn.
+    private static let longest: Int64 = 10
     private static let quick: UInt64 = 1_000_000
     private var trimmedAt: Int64 = 0
     private var trimming = false
@@ -138,13 +140,14 @@ final class BrokerThread {
         finish()
     }
 
-    /// Until nothing waits, until so many events wait for the device, or until it is free for them.
+    /// Until nothing waits, until so many events wait for the device, or until it is free for them; and not for long, because some
+    /// questions take a while to answer, and everybody else waits.
     private func drain(_ now: Int64, events: Int = .max) {
+        let began = Clock.monotonic()
         var bytes = 0
         for _ in 0..<4096 {
-            guard bytes < 4 << 20, router.filling.count < events, !(router.isFlying && inbox.isWaiting),
-                let (peer, user, message) = socket.receive()
-            else { return }
+            guard bytes < 4 << 20, Clock.monotonic() - began <= Self.longest, router.filling.count < events else { return }
+            guard !(router.isFlying && inbox.isWaiting), let (peer, user, message) = socket.receive() else { return }
             bytes += message.count
             // A key that was made a moment ago: the ZAP thread has read of it, the router has not heard yet.
             if let user, router.rights[user.name]?.key != user.key {
