@@ -248,7 +248,7 @@ int csys_open_beneath(int directory, const char *path, int flags, mode_t mode) {
     }
 }
 
-int csys_open_direct(const char *path) { return open(path, O_WRONLY | O_CLOEXEC | O_DIRECT); }
+int csys_open_direct(const char *path) { return open(path, O_RDWR | O_CLOEXEC | O_DIRECT); }
 
 int csys_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 

@@ -71,6 +71,28 @@ struct TestLog {
 }
 
 @Suite("The log on disk") struct LogTests {
+    @Test("batches may end at any place of a block, also over starts") func blocks() throws {
+        let home = TestLog()
+        defer { home.remove() }
+        var opened = try home.open().0
+        var ends: Set<Int> = []
+        // Records are padded to 8 bytes, so that there are 512 places.
+        for (number, size) in stride(from: 20, to: 20 + 4096 + 64, by: 8).enumerated() {
+            if number % 100 == 99 { opened = try home.open().0 }
+            let run = try TestLog.append(opened, 1 + number % 3, size: size)
+            ends.insert((opened.segments.last?.end ?? 0) % DiskFile.block)
+            let read = try opened.read(from: run.firstSeq, bytes: 64 << 10)
+            #expect(Array(read) == Array(run))
+        }
+        #expect(ends.contains(0) && ends.count > 200, "\(ends.count)")
+        let last = opened.last
+        let hash = opened.hash
+        let (log, recovered) = try home.open()
+        #expect(log.last == last && log.hash == hash && recovered.damage.isEmpty && recovered.cut == nil)
+        #expect(try TestLog.readAll(log) == Array(1...last))
+        #expect(log.segments.count > 1)
+    }
+
     @Test("what was appended is read back, also after it is opened again, and the epoch counts starts") func roundTrip() throws {
         let home = TestLog()
         defer { home.remove() }

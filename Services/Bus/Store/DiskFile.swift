@@ -56,6 +56,13 @@ struct Disk: Sendable {
 /// A file opened for positioned reads and writes. Any thread may hold it; closed when the last one lets go.
 final class DiskFile: Sendable {
     let descriptor: Int32
+    private enum Direct: Sendable {
+        case untried
+        case open(DirectFile)
+        /// It was ended, or there is no such thing here.
+        case off
+    }
+    private let direct = Locked(Direct.untried)
     private let disk: Disk
     private let name: Locked<String>
     var path: String { name.withLock { $0 } }
@@ -102,9 +109,84 @@ final class DiskFile: Sendable {
         }
     }
 
+    /// The parts one after another, and zeros as far as `end`. `start` and `end` are where blocks begin. Past the page cache (O_DIRECT)
+    /// where that is possible: what is flushed at once need not be copied first into pages that nobody reads. From then on reads go
+    /// past it, too, until `endDirect`: open(2) advises against both ways into the same bytes.
+    func write(blocks parts: [[UInt8]], from start: Int, to end: Int) throws {
+        try withUnsafeTemporaryAllocation(byteCount: end - start, alignment: Self.block) { blocks in
+            var filled = 0
+            for part in parts {
+                UnsafeMutableRawBufferPointer(rebasing: blocks[filled...]).copyBytes(from: part)
+                filled += part.count
+            }
+            UnsafeMutableRawBufferPointer(rebasing: blocks[filled...]).initializeMemory(as: UInt8.self, repeating: 0)
+            try write(blocks: UnsafeRawBufferPointer(blocks), at: start)
+        }
+    }
+
+    private func write(blocks: UnsafeRawBufferPointer, at offset: Int) throws {
+        guard let direct = beginDirect() else { return try write(blocks, at: offset) }
+        while true {
+            let count = pwrite(direct.descriptor, blocks.baseAddress, blocks.count, off_t(offset))
+            if count == blocks.count { return }
+            if count >= 0 { throw DiskError("write \(path)", EIO) }
+            let code = errno
+            if code == EINTR { continue }
+            guard code == EINVAL else { throw DiskError("write \(path)", code) }
+            // The file system took the flag and does not take the write.
+            endDirect()
+            return try write(blocks, at: offset)
+        }
+    }
+
+    private func beginDirect() -> DirectFile? {
+        let path = path
+        // Who listens wants to hear of each write, and have it done by `write`.
+        guard disk.tap == nil else { return nil }
+        return direct.withLock { direct in
+            if case .untried = direct { direct = DirectFile(path).map { .open($0) } ?? .off }
+            if case .open(let file) = direct { return file }
+            return nil
+        }
+    }
+
+    /// Nothing more is written in blocks; reads go through the page cache.
+    func endDirect() {
+        direct.withLock { $0 = .off }
+        forgetCached()
+    }
+
+    /// Takes what is clean of it out of the page cache.
+    func forgetCached() { posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+
+    /// Nil when that is to be read through the page cache.
+    private func readDirect(at offset: Int, count: Int) throws -> Data? {
+        guard case .open(let direct) = direct.withLock({ $0 }), offset >= 0, count > 0 else { return nil }
+        let start = offset / Self.block * Self.block
+        let end = (offset + count + Self.block - 1) / Self.block * Self.block
+        return try withUnsafeTemporaryAllocation(byteCount: end - start, alignment: Self.block) { blocks -> Data? in
+            var done = 0
+            while done < blocks.count, let base = blocks.baseAddress {
+                let got = pread(direct.descriptor, base + done, blocks.count - done, off_t(start + done))
+                if got < 0 {
+                    let code = errno
+                    if code == EINTR { continue }
+                    if code == EINVAL { return nil }
+                    throw DiskError("read \(path)", code)
+                }
+                done += got
+                // The end of the file.
+                if got == 0 || done % Self.block != 0 { break }
+            }
+            let from = min(offset - start, done)
+            return Data(UnsafeRawBufferPointer(rebasing: blocks[from..<max(from, min(done, from + count))]))
+        }
+    }
+
     /// At most `count` bytes; fewer only at the end of the file.
     func read(at offset: Int, count: Int) throws -> Data {
         _ = try disk.tap?(.read(path, offset: offset, count: count))
+        if let data = try readDirect(at: offset, count: count) { return data }
         var data = Data(count: max(0, count))
         let done = try data.withUnsafeMutableBytes { buffer -> Int in
             var done = 0
@@ -190,16 +272,13 @@ final class DiskFile: Sendable {
     /// such thing; then nothing was done.
     private func zeroPastTheCache(from start: Int, to end: Int) throws -> Bool {
         // Who listens wants to hear of each write, and have it done by `write`.
-        guard disk.tap == nil, start < end else { return false }
-        let direct = csys_open_direct(path)
-        guard direct >= 0 else { return false }
-        defer { close(direct) }
+        guard disk.tap == nil, start < end, let direct = DirectFile(path) else { return false }
         let size = min(256 << 10, end - start)
         return try withUnsafeTemporaryAllocation(byteCount: size, alignment: Self.block) { zeros in
             zeros.initializeMemory(as: UInt8.self, repeating: 0)
             var at = start
             while at < end {
-                let count = pwrite(direct, zeros.baseAddress, min(size, end - at), off_t(at))
+                let count = pwrite(direct.descriptor, zeros.baseAddress, min(size, end - at), off_t(at))
                 if count < 0 {
                     let code = errno
                     if code == EINTR { continue }
@@ -213,6 +292,19 @@ final class DiskFile: Sendable {
             return true
         }
     }
+}
+
+/// The same file, opened to be read and written past the page cache; closed when the last one lets go.
+private final class DirectFile: Sendable {
+    let descriptor: Int32
+
+    /// Nil where the file system has no such thing.
+    init?(_ path: String) {
+        descriptor = csys_open_direct(path)
+        if descriptor < 0 { return nil }
+    }
+
+    deinit { close(descriptor) }
 }
 
 /// A directory held open.

@@ -48,6 +48,8 @@ final class EventLog: LogView {
         var time: UInt64
         /// The highest number taken from each outbox.
         var outboxes: [OutboxKey: UInt64]
+        /// What the last block that was written to holds so far, and of which segment it is.
+        var begun: (segment: UInt64, bytes: [UInt8]) = (0, [])
     }
 
     let settings: Settings
@@ -93,6 +95,8 @@ final class EventLog: LogView {
         }
         // Whole records of a batch that was not acknowledged may have survived; from here on they are real.
         try recovered.segments.last?.file.sync()
+        // It is written on past the page cache, so nothing of it shall be in there.
+        recovered.segments.last?.file.forgetCached()
         let stream = recovered.stream ?? Data((0..<16).map { _ in UInt8.random(in: .min ... .max) })
         recovered.stream = stream
         recovered.isBeginningKnown = isKnown || known.first == 1
@@ -217,7 +221,7 @@ final class EventLog: LogView {
         let (previous, time) = appender.withLock { ($0.hash, max($0.time, wall)) }
         if let all = numbersForNewSegment(size: batch.records.bytes.count, batch.outboxes) { batch.outboxes = all }
         let (first, last, outboxes) = (batch.first, batch.last, batch.outboxes)
-        var sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
+        let sealed = BatchCodec.seal(batch, time: time, previousHash: previous)
         let size = sealed.run.bytes.count
         let segment: Segment
         do {
@@ -226,12 +230,8 @@ final class EventLog: LogView {
             // Nothing of the batch was written, so this may be tried again.
             return .full(error.description)
         }
-        // Up to the end of the last block, which is zero there anyway: a block that is written in part would have to be read first.
-        let whole = min(segment.capacity, (segment.end + size + DiskFile.block - 1) / DiskFile.block * DiskFile.block)
-        sealed.run.bytes.append(contentsOf: repeatElement(0, count: whole - segment.end - size))
-        try sealed.run.bytes.withUnsafeBytes { try segment.file.write($0, at: segment.end) }
+        try write(sealed.run.bytes, to: segment)
         try segment.file.sync()
-        sealed.run.bytes.removeLast(sealed.run.bytes.count - size)
         appender.withLock { appender in
             appender.hash = sealed.hash
             appender.time = time
@@ -255,6 +255,26 @@ final class EventLog: LogView {
         }
         if segment.end * 4 > segment.capacity { wantSpare() }
         return .durable(sealed.run, time: time, hash: sealed.hash)
+    }
+
+    /// Writes whole blocks: from the beginning of the one that is begun, which is written again as it is, to the end of the last one,
+    /// which is zero there anyway.
+    private func write(_ bytes: [UInt8], to segment: Segment) throws {
+        let start = segment.end / DiskFile.block * DiskFile.block
+        let end = (segment.end + bytes.count + DiskFile.block - 1) / DiskFile.block * DiskFile.block
+        guard end <= segment.capacity else {
+            // An odd size, at its very end.
+            segment.file.endDirect()
+            return try bytes.withUnsafeBytes { try segment.file.write($0, at: segment.end) }
+        }
+        var begun = appender.withLock { $0.begun.segment == segment.first ? $0.begun.bytes : [] }
+        if begun.count != segment.end - start { begun = Array(try segment.file.read(at: start, count: segment.end - start)) }
+        guard begun.count == segment.end - start else { throw DiskError("read \(segment.file.path)", EIO) }
+        try segment.file.write(blocks: [begun, bytes], from: start, to: end)
+        let after = segment.end + bytes.count
+        let last = after / DiskFile.block * DiskFile.block
+        begun = last > segment.end ? Array(bytes.suffix(after - last)) : begun + bytes
+        appender.withLock { $0.begun = (segment.first, begun) }
     }
 
     /// All outboxes' numbers, when the batch will begin a segment or nearly fills one: the first mark of each segment repeats them, so
@@ -312,7 +332,11 @@ final class EventLog: LogView {
             try file.zero(from: capacity, to: needed)
             capacity = needed
         }
-        try file.write(header.encoded(), at: 0)
+        if capacity >= DiskFile.block {
+            try file.write(blocks: [Array(header.encoded())], from: 0, to: DiskFile.block)
+        } else {
+            try file.write(header.encoded(), at: 0)
+        }
         try file.sync()
         let path = "\(settings.directory)/\(SegmentHeader.fileName(first))"
         // Only a file without a readable event can have this name; it is set aside, never overwritten.
@@ -320,6 +344,8 @@ final class EventLog: LogView {
         if FileManager.default.fileExists(atPath: path) { try settings.disk.rename(path, to: "\(path).damaged") }
         try file.rename(to: path)
         try directory.sync()
+        // What is full is read like any other file.
+        shared.withLock(\.segments.last)?.file.endDirect()
         return Segment(file: file, first: first, capacity: capacity)
     }
 

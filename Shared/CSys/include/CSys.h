@@ -102,7 +102,7 @@ int csys_set_child_subreaper(void);
 /// openat2(2) that neither leaves `directory` nor follows a symbolic link anywhere on the way; -1 with errno. Always close-on-exec.
 int csys_open_beneath(int directory, const char *path, int flags, mode_t mode);
 
-/// open(2) for writing without the page cache (O_DIRECT), close-on-exec; -1 with errno, EINVAL where the file system cannot.
+/// open(2) for reading and writing without the page cache (O_DIRECT), close-on-exec; -1 with errno, EINVAL where the file system cannot.
 int csys_open_direct(const char *path);
 
 /// eventfd(2): a counter to wake a thread with, close-on-exec and not blocking; -1 with errno.
