@@ -59,7 +59,7 @@ ROWS = [
     Row("7c", "durable ack p50 w1 / RabbitMQ quorum", "0.22", 0.5, 0.35, ("bus w1", P50), ("rabbit quorum w1", P50), more=False),
     Row("8a", "group commit: w8 / w1 throughput, one event a message", "6.3", 3, 5, ("bus w8", RATE), ("bus w1", RATE)),
     Row("8b", "group commit: 8 publishers at w1 / one at w1, throughput", "–", 3, 5, ("bus 8 publishers w1", RATE), ("bus w1", RATE)),
-    Note("9", "unflushed ack p50 w1 / raw DEALER–ROUTER p50", "1.5–1.8", "≤ 3.5", "≤ 2.2", "not offered: this bus acknowledges only what is on the device"),
+    Note("9", "unflushed ack p50 w1 / raw DEALER–ROUTER p50", "1.5–1.8", "≤ 3.5", "≤ 2.2", "not offered: this bus acknowledges only what is on the device (docs/adr/0012)"),
     Row("10", "request/reply through the bus p50 / NATS request p50", "not built", 1.5, 1.1, ("bus call", P50), ("nats request", P50), more=False),
     Row("11a", "fan-out x8, deliveries/s / JetStream x8", "17.9", 5, 10, ("bus x8", DELIVERED), ("jetstream x8", DELIVERED)),
     Row("11b", "fan-out x8, deliveries/s / raw PUB/SUB x8", "about 1.5", 0.5, 0.9, ("bus x8", DELIVERED), ("pub sub x8", DELIVERED)),
