@@ -59,6 +59,11 @@ public enum BusComponent {
             ConsumerRoutes(broker: broker).add(to: routes)
             PermissionRoutes(broker: broker).add(to: routes)
             StatusRoutes(broker: broker, retention: config.retention).add(to: routes)
+            routes.post("/v1/bus/promote", .role(.operator)) { _, _ in
+                throw Problem(
+                    .conflict, "this bus copies no other one's log: it is the bus already",
+                    hint: "run it where the replica is; docs/replica.md says how one is made")
+            }
             routes.get("/v1/bus/replicas", .role(.viewer)) { _, _ in try .json(try await broker.replicas()) }
         }
         var services: [any Service] = [broker, http]

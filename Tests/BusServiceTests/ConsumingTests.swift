@@ -51,6 +51,29 @@ import Wire
         #expect(bench.heard("c").isEmpty)
     }
 
+    @Test("many who stand at the same place get the same, each as far as its credit goes and under its own handle") func together() {
+        var bench = bench(events: 10)
+        for peer in ["c", "d", "e", "f", "g"] { bench.hello(peer, "bob") }
+        bench.flush()
+        let last = bench.router.last
+        for peer in ["c", "d"] { bench.subscribe(peer, "bob", ["**"], from: .first, messages: 100) }
+        bench.subscribe("e", "bob", ["**"], from: .first, messages: 3)
+        bench.subscribe("f", "bob", handle: 2, ["**"], from: .first, messages: 100)
+        bench.subscribe("g", "bob", ["test.*"], from: .first, messages: 100)
+        bench.settle()
+        let heard = ["c", "d", "e", "f", "g"].map { peer in bench.heard(peer).filter { $0.known == .events } }
+        #expect(Bench.records(heard[0]).map(\.seq) == Array(1...last))
+        #expect(heard[0] == heard[1])
+        #expect(Bench.records(heard[2]).map(\.seq) == [1, 2, 3])
+        #expect(heard[3].allSatisfy { $0.handle == 2 } && heard[3].map(\.body) == heard[0].map(\.body))
+        #expect(Bench.records(heard[4]).allSatisfy { $0.topic.hasPrefix("test.") } && Bench.records(heard[4]).count == 10)
+        // What was sent is off their credit: 100 less than that, and nothing beyond.
+        bench.publish("p", "ada", from: 11, (11...150).map { "\($0)" })
+        bench.flush()
+        bench.settle()
+        for peer in ["c", "d"] { #expect(Bench.records(bench.heard(peer)).map(\.seq) == Array(last + 1...100)) }
+    }
+
     @Test("a durable consumer goes on after its last acknowledgement") func cursor() {
         var bench = bench(events: 10)
         bench.hello("c", "bob")

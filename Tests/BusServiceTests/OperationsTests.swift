@@ -103,6 +103,9 @@ import Wire
             let left = try await Self.slipway(home, "bus", "consumers")
             #expect(left.status == 0 && !left.output.contains("jobs"), "\(left)")
 
+            let promoted = try await Self.slipway(home, "bus", "promote")
+            #expect(promoted.status == 1 && promoted.errors.contains("it is the bus already"), "\(promoted)")
+
             let shown = try await Self.slipway(home, "key", "show", "script", "--json")
             let secret = try Coding.decode(ComponentKey.self, from: Data(contentsOf: URL(fileURLWithPath: file))).secretKey
             #expect(shown.output.contains("serverKey") && !shown.output.contains(secret) && shown.output.contains("\"seen\""), "\(shown)")

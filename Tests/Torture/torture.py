@@ -731,6 +731,39 @@ class Mute:
             self.link.send(SUB, handle=handle, body={"filters": ["t.**"], "from": "first", "credit_msgs": 4096, "credit_bytes": 16 << 20})
 
 
+def others_have_their_turn(world):
+    """Thousands of questions from one client; an event that another one publishes meanwhile is stored before the last is answered: the answers
+    themselves say with which event the log ended."""
+    world.foreign.append("writer")
+    curious = Asker(load_key(world.key("curious", call=("bus.**",))))
+    writer = Asker(load_key(world.key("writer", publish=("beside.**",))))
+    curious.wait_up()
+    writer.wait_up()
+    name, count = b"bus.streams", 4000
+    body = struct.pack(">H", len(name)) + name + struct.pack(">H", 0) + b"{}"
+    for number in range(1, count + 1):
+        curious.link.send(REQ, a=number, b=60_000, body=body)
+    event = json.dumps({"specversion": "1.0", "id": "turn", "source": "writer", "type": "beside.turn", "data": {}}).encode()
+    writer.link.send(PUB, a=1, b=1, body=pack([(b"beside.turn", b"turn", event)]))
+    writer.until(lambda: any(part[0] == PUBACK for part in writer.inbox), 60, "the event is stored")
+    stored = next(part[5] for part in writer.inbox if part[0] == PUBACK)
+    lasts = []
+
+    def answered():
+        while curious.inbox:
+            command, _, status, _, _, _, rest = curious.inbox.pop(0)
+            if command == REP:
+                if status >= 400:
+                    raise Failed("a question is answered with %d" % status)
+                lasts.append(json.loads(rest)[0]["last"])
+        return len(lasts) == count
+    curious.until(answered, 120, "all questions are answered")
+    if lasts[-1] < stored:
+        raise Failed("%d questions of one client were answered before another's event was stored (%d, then %d)" % (count, lasts[-1], stored))
+    curious.close()
+    writer.close()
+
+
 @scenario("mute", "12: clients that take credit for hundreds of subscriptions, or ask and ask, and never read", seconds=(1.5, 60))
 def mute_clients(o):
     with World("mute", o.seed) as world:
@@ -766,6 +799,7 @@ def mute_clients(o):
         aim = load.total("probe") + int(100 * o.seconds)
         world.wait("the probe goes on", lambda: load.total("probe") >= aim, 120)
         latency = world.reports()["watch"]["latency"]
+        others_have_their_turn(world)
         most = max(most, bus.resident())
         if most - before > 300:
             raise Failed("the bus grew from %d to %d MiB for two clients that do not read" % (before, most))

@@ -41,11 +41,11 @@ final class BrokerThread {
     private var flushTook = UInt64.max
     /// What this thread itself writes at most, in bytes; and the time that the flush before may have taken for that, in nanoseconds.
     private static let few = 16 << 10
+    private static let quick: UInt64 = 1_000_000
     /// So many events are worth a flush of their own although more will come.
     private static let many = 256
     /// Milliseconds for what has come in, before what is to go out has its turn.
     private static let longest: Int64 = 10
-    private static let quick: UInt64 = 1_000_000
     private var trimmedAt: Int64 = 0
     private var trimming = false
     private var covering = false

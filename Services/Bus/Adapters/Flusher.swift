@@ -24,12 +24,8 @@ final class Flusher: Sendable {
                     return (slot.batch, slot.stopping)
                 }
                 if let batch {
-                    do {
-                        done(try log.append(batch, time: Clock.wall()))
-                    } catch {
-                        failed(error)
-                        break
-                    }
+                    guard let result = write(batch) else { break }
+                    done(result)
                 }
                 if stopping { break }
             }
@@ -45,7 +41,7 @@ final class Flusher: Sendable {
         work.signal()
     }
 
-    /// Writes on this thread. Nil when that failed. The one before must be done.
+    /// Writes on the caller's thread. Nil when that failed. The one before must be done.
     func write(_ batch: consuming Batch) -> FlushResult? {
         do { return try log.append(batch, time: Clock.wall()) } catch {
             failed(error)

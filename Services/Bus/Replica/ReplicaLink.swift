@@ -187,7 +187,7 @@ final class ReplicaLink: Sendable {
         self.fatal = fatal
         self.log = Locked(log)
         var now = Now(primary: key.endpoint, stream: log.stream, first: log.first, last: log.last, epoch: log.epoch)
-        // This file is written only with what came from that bus.
+        // Of an earlier run, or put there by a person; docs/replica.md begins with an empty one.
         let known = FileManager.default.contents(atPath: clients).flatMap { try? Coding.decode([ClientKey].self, from: $0) }
         now.hasKeys = known?.isEmpty == false
         state = Locked(now)
