@@ -123,9 +123,12 @@ struct RouterSocket {
         try ZeroMQ.set(socket, ZMQ_RCVHWM, 20_000)
         var largest = Int64(Limits.frame)
         guard zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, 8) == 0 else { throw ZeroMQ.problem("limit the size of messages") }
-        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_IVL, 1000)
-        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TIMEOUT, 3000)
-        try ZeroMQ.set(socket, ZMQ_HEARTBEAT_TTL, 3000)
+        // No ZMQ_HEARTBEAT_IVL: libzmq 4.3.4 ends the whole process when its timer comes to a connection that broke while more had come
+        // than was read (libzmq's issue 4364; docs/adr/0014). Clients' PINGs are answered, and TCP itself notices who is gone.
+        try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE_IDLE, 5)
+        try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE_INTVL, 2)
+        try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE_CNT, 3)
+        try ZeroMQ.set(socket, ZMQ_TCP_MAXRT, 10_000)
         // Connections that say nothing hold a descriptor each.
         try ZeroMQ.set(socket, ZMQ_HANDSHAKE_IVL, 3000)
         try ZeroMQ.set(socket, ZMQ_TCP_KEEPALIVE, 1)
