@@ -74,6 +74,7 @@ let package = Package(
     targets: [
         // Shared: what the components have in common, and nothing else.
         .systemLibrary(name: "CZeroMQ", path: "Shared/CZeroMQ"),
+        .systemLibrary(name: "CSodium", path: "Shared/CSodium"),
         .systemLibrary(name: "CZlib", path: "Shared/CZlib"),
         .target(name: "CSys", path: "Shared/CSys"),
         shared("Contracts", []),
@@ -89,7 +90,7 @@ let package = Package(
             ]),
         shared("Story", ["Contracts"]),
     ]
-        + component("Bus", ["Wire", "CZeroMQ", "CSys", crypto, heap])
+        + component("Bus", ["Wire", "CZeroMQ", "CSodium", "CSys", crypto, heap])
         + component("API", ["Story", crypto])
         + component("Git", ["Story", "CZlib", subprocess, crypto])
         + component("Registry", [crypto, httpTypes, nioPosix])

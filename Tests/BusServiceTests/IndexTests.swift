@@ -16,12 +16,14 @@ struct IndexedLog {
         home.firstSegmentBytes = segmentBytes
     }
 
-    func open(durable: DurableMark? = nil, found: @escaping @Sendable (DamagedRange) -> Void = { _ in }) throws -> (EventLog, RecoveredLog)
-    {
+    func open(durable: DurableMark? = nil, ids: IDHash = IDHash(), found: @escaping @Sendable (DamagedRange) -> Void = { _ in }) throws -> (
+        EventLog, RecoveredLog
+    ) {
         var settings = EventLog.Settings(directory: home.directory)
         settings.segmentBytes = home.segmentBytes
         settings.firstSegmentBytes = home.firstSegmentBytes
         settings.found = found
+        settings.ids = ids
         settings.disk.tap = { [read] operation in
             if case .read(let path, let offset, let count) = operation, path.hasSuffix(".log"), offset > 0 {
                 read.withLock { $0[path, default: 0] += count }
@@ -43,7 +45,7 @@ struct IndexedLog {
         for number in 1...batches {
             let records = try TestLog.append(log, 10, size: 500, outbox: log.last + 10)
             for record in records {
-                recent.insert(RecentIDs.Key("tester", "id-\(record.seq)"), seq: record.seq, time: Clock.wall())
+                recent.insert(IDHash().key("tester", "id-\(record.seq)"), seq: record.seq, time: Clock.wall())
             }
             if number % every == 0 { try cover(log, recent) }
         }
@@ -77,7 +79,7 @@ struct IndexedLog {
         #expect(quick.segments.map(\.index) == full.segments.map(\.index))
         #expect(quick.segments.map(\.end) == full.segments.map(\.end) && quick.segments.map(\.last) == full.segments.map(\.last))
         #expect(quick.recent.count == 600 && full.recent.count == 600)
-        for seq in [1, 77, 600] as [UInt64] { #expect(quick.recent.seq(RecentIDs.Key("tester", "id-\(seq)")) == seq) }
+        for seq in [1, 77, 600] as [UInt64] { #expect(quick.recent.seq(IDHash().key("tester", "id-\(seq)")) == seq) }
         #expect(try TestLog.readAll(log) == Array(1...600))
         try TestLog.append(log, 5)
         #expect(try home.open().0.last == 605)
@@ -141,6 +143,35 @@ struct IndexedLog {
                 #expect(try TestLog.readAll(log) == Array(1...400))
             }
         }
+    }
+
+    @Test("ids are hashed under the secret of the bus: with another one they are read from the log again") func secret() throws {
+        let home = IndexedLog()
+        defer { home.home.remove() }
+        let (mine, others) = (IDHash(secret: "mine"), IDHash(secret: "another's"))
+        #expect(mine.key("ada", "x") == IDHash(secret: "mine").key("ada", "x"))
+        #expect(mine.key("ada", "x") != others.key("ada", "x") && mine.mark != others.mark)
+        // Neither the end of a name nor its beginning can be moved into the id.
+        #expect(mine.key("ada", "x") != mine.key("ad", "ax") && mine.key("ada", "") != mine.key("", "ada"))
+        do {
+            var (log, recovered) = try home.open(ids: mine)
+            for _ in 0..<40 {
+                for record in try TestLog.append(log, 10, size: 500) {
+                    recovered.recent.insert(mine.key("tester", "id-\(record.seq)"), seq: record.seq, time: Clock.wall())
+                }
+            }
+            try IndexedLog.cover(log, recovered.recent)
+        }
+        func reopened(_ ids: IDHash) throws -> Int {
+            let (log, recovered) = try home.open(ids: ids)
+            #expect(log.last == 400 && recovered.damage.isEmpty && recovered.recent.count == 400)
+            for seq in 1...400 as ClosedRange<UInt64> { #expect(recovered.recent.seq(ids.key("tester", "id-\(seq)")) == seq) }
+            try IndexedLog.cover(log, recovered.recent)
+            return home.read.withLock { $0.values.reduce(0, +) }
+        }
+        #expect(try reopened(mine) < 100 << 10)
+        #expect(try reopened(others) > 200 << 10)
+        #expect(try reopened(others) < 100 << 10)
     }
 
     @Test("rot in what the index covers is found by the reader, named once, and named again at the next start") func rot() throws {

@@ -156,7 +156,7 @@ struct SmallLife {
             switch try log.append(batch, time: Clock.wall()) {
             case .durable(let run, let time, _):
                 acked.withLock { $0.last = last }
-                for record in run { recent.insert(RecentIDs.Key("tester", "id-\(record.seq)"), seq: record.seq, time: time) }
+                for record in run { recent.insert(IDHash().key("tester", "id-\(record.seq)"), seq: record.seq, time: time) }
                 return
             case .full: full.withLock { $0 += 1 }
             }

@@ -61,7 +61,7 @@ final class Broker: Service {
                         throw error
                     }
                     do {
-                        let (log, router, held) = try openLog(config, store, logger, Witness(secretKey: secretKey))
+                        let (log, router, held) = try openLog(config, store, logger, secretKey)
                         let flusher = Flusher(log, done: { inbox.post(.flushed($0)) }, failed: fatal)
                         broker = BrokerThread(
                             socket: socket, router: router, inbox: inbox, flusher: flusher, log: log, cursors: store, keys: keys,
@@ -93,12 +93,13 @@ final class Broker: Service {
     }
 
     private static func openLog(
-        _ config: BusConfig, _ store: CursorStore, _ logger: Logger, _ witness: Witness
+        _ config: BusConfig, _ store: CursorStore, _ logger: Logger, _ secretKey: String
     ) throws -> (EventLog, Router, held: FlushResult?) {
         var settings = EventLog.Settings(directory: config.logDirectory)
         settings.segmentBytes = config.segmentBytes
         settings.firstSegmentBytes = config.firstSegmentBytes
         settings.disk = config.disk
+        settings.ids = IDHash(secret: secretKey)
         settings.found = { damage in
             logger.critical("the log is damaged: \(damage.place)", metadata: ["events": "\(damage.first) to \(damage.last)"])
         }
@@ -142,7 +143,7 @@ final class Broker: Service {
         let epoch = supersededBy == nil ? log.epoch : log.epoch - 1
         var routing = Router.Settings(stream: log.stream, epoch: epoch, host: config.host)
         routing.retention = config.retention
-        routing.witness = witness
+        routing.witness = Witness(secretKey: secretKey)
         var router = Router(
             settings: routing, log: log, last: log.last, hash: log.hash,
             outboxes: outboxes, recent: recovered.recent, consumers: consumers,

@@ -1,42 +1,21 @@
-import Crypto
 import Foundation
 
 /// The ids of the last events of each user: a resend by a client without an outbox is stored once within the window.
 ///
 /// The last million, and as many more of the last hour as fit: 50 MB at most. Grows with what is in it.
 struct RecentIDs: Sendable {
-    /// 128 bits of SHA-256 over user and id: nobody can make another's id look like one of his.
+    /// Made by `IDHash`.
     struct Key: Hashable, Sendable {
         var high: UInt64
         var low: UInt64
-        init(_ user: String, _ id: String) {
-            var (user, id) = (user, id)
-            self = user.withUTF8 { user in id.withUTF8 { Key(UnsafeRawBufferPointer(user), UnsafeRawBufferPointer($0)) } }
-        }
-
-        init(_ user: UnsafeRawBufferPointer, _ id: UnsafeRawBufferPointer) {
-            self = withUnsafeTemporaryAllocation(byteCount: user.count + 1 + id.count, alignment: 1) { text in
-                text.copyMemory(from: user)
-                text[user.count] = 0
-                UnsafeMutableRawBufferPointer(rebasing: text[(user.count + 1)...]).copyMemory(from: id)
-                var hash = SHA256()
-                hash.update(bufferPointer: UnsafeRawBufferPointer(text))
-                return hash.finalize().withUnsafeBytes {
-                    Key(high: $0.loadUnaligned(as: UInt64.self), low: $0.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
-                }
-            }
-        }
-
-        init(high: UInt64, low: UInt64) {
-            self.high = high
-            self.low = low
-        }
     }
 
     private struct Entry {
         var key: Key
         var seq: UInt64
     }
+    /// Makes the keys of what is remembered here.
+    let hash: IDHash
     /// So many are always remembered; younger ones up to `most`, because memory is what bounds them.
     private let least: Int
     private let most: Int
@@ -60,7 +39,8 @@ struct RecentIDs: Sendable {
     /// The default of the bound.
     static let most = 1_400_000
 
-    init(least: Int = 1_000_000, most: Int = Self.most) {
+    init(least: Int = 1_000_000, most: Int = Self.most, hash: IDHash = IDHash()) {
+        self.hash = hash
         self.least = least
         self.most = max(least, most)
         table = Array(repeating: 0, count: 1024)
@@ -118,7 +98,7 @@ struct RecentIDs: Sendable {
     }
 
     /// 32 bits, in the high half.
-    private func hash(_ key: Key) -> UInt64 { ((key.low ^ key.high) &* seed) & 0xFFFF_FFFF_0000_0000 }
+    private func scatter(_ key: Key) -> UInt64 { ((key.low ^ key.high) &* seed) & 0xFFFF_FFFF_0000_0000 }
 
     /// Where what has that hash belongs.
     private func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: hash >> shift) }
@@ -126,7 +106,7 @@ struct RecentIDs: Sendable {
     private static func place(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
 
     private func find(_ key: Key) -> Int? {
-        let hash = hash(key)
+        let hash = scatter(key)
         var at = home(hash)
         while table[at] != 0 {
             if (table[at] ^ hash) >> 32 == 0, entries[Self.place(table[at])].key == key { return at }
@@ -136,7 +116,7 @@ struct RecentIDs: Sendable {
     }
 
     private mutating func put(_ place: Int) {
-        let hash = hash(entries[place].key)
+        let hash = scatter(entries[place].key)
         var at = home(hash)
         while table[at] != 0 { at = (at + 1) & (table.count - 1) }
         table[at] = hash | UInt64(place + 1)

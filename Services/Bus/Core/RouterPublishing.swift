@@ -104,14 +104,14 @@ extension Router {
             session.mayPublish[topic] = mayPublish
         }
         guard mayPublish == true, speech?.allows(event.payload) != false else { return .refuse(403) }
-        if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(RecentIDs.Key(producer, event.id)) }
+        if let outbox = session.outbox, number <= taken[outbox] ?? 0 { return .duplicate(recent.hash.key(producer, event.id)) }
         // The session's own window; and what all of them together may have waiting while the device is slow.
         if session.unackedMessages > settings.windowMessages || session.unackedBytes > settings.windowBytes
             || filling.records.bytes.count > settings.batchBytes
         {
             return .refuse(429)
         }
-        let key = RecentIDs.Key(producer, event.id)
+        let key = recent.hash.key(producer, event.id)
         if session.outbox == nil, recent.seq(key) != nil { return .duplicate(key) }
         if space.isFull { return .refuse(507) }
         return .store(key, topic)
@@ -158,7 +158,7 @@ extension Router {
     mutating func publish(_ publications: [Publication], producer: String, ticket: UInt64) {
         let decisions = publications.map { publication -> FillingBatch.Local in
             if let status = Self.shape(publication.topic, publication.id, publication.payload.count) { return .refused(status) }
-            let key = RecentIDs.Key(producer, publication.id)
+            let key = recent.hash.key(producer, publication.id)
             if recent.seq(key) != nil { return .duplicate(key) }
             if space.isFull { return .refused(507) }
             let index = add(

@@ -109,7 +109,7 @@ extension Router {
         struct Asked: Decodable { var id: String }
         struct Answer: Encodable { var seq: UInt64 }
         let id = try Coding.decode(Asked.self, from: call.payload).id
-        guard let seq = recent.seq(RecentIDs.Key(call.name, id)), seq <= last else {
+        guard let seq = recent.seq(recent.hash.key(call.name, id)), seq <= last else {
             throw Problem(.notFound, "no event of '\(call.name)' with the id \(Problem.quote(id)) is remembered")
         }
         return try Coding.encode(Answer(seq: seq))

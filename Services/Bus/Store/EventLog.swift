@@ -20,6 +20,7 @@ final class EventLog: LogView {
         /// Zero-filled while the bus starts, so it is small.
         var firstSegmentBytes = 4 << 20
         var disk = Disk()
+        var ids = IDHash()
         /// Told of damage that is found after the start, on the thread that found it.
         var found: @Sendable (DamagedRange) -> Void = { _ in }
         /// The epoch that this start takes at the least.
@@ -88,7 +89,7 @@ final class EventLog: LogView {
         }
         segments = try finishTrimming(segments, settings, first: known.first)
         var recovered = try LogRecovery.run(
-            segments.map { "\(settings.directory)/\($0)" }, durable: durable, first: known.first, disk: settings.disk)
+            segments.map { "\(settings.directory)/\($0)" }, durable: durable, first: known.first, ids: settings.ids, disk: settings.disk)
         if let cut = recovered.cut, let last = recovered.segments.last {
             // A zero hole left in a longer file would be taken for the end; a file that was cut short grows back.
             if cut.to > cut.from { try last.file.zero(from: cut.from, to: cut.to) }

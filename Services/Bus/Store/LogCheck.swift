@@ -116,7 +116,7 @@ enum LogCheck {
         for (path, segment) in zip(paths, found.segments) {
             let name = (SegmentIndex.path(path) as NSString).lastPathComponent
             guard let size = try? DiskFile(SegmentIndex.path(path), readOnly: true).size() else { continue }
-            let index = SegmentIndex(of: path, stream: found.stream ?? Data(), first: segment.first, disk: Disk())
+            let index = SegmentIndex(of: path, stream: found.stream ?? Data(), first: segment.first, mark: nil, disk: Disk())
             guard let index, index.length == size else {
                 report.add(
                     name, "the index cannot be read from byte \(index?.length ?? 0) on; the next start makes it anew", isDamage: false)

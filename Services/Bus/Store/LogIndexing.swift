@@ -30,7 +30,7 @@ extension EventLog {
                     path: segment.file.path,
                     chunk: SegmentIndex.Chunk(
                         stream: streamBytes, first: segment.first, from: segment.covered.end, to: segment.end, last: segment.last,
-                        time: segment.time, epoch: epoch, hash: segment.hash, idsAt: segment.covered.idsLength,
+                        time: segment.time, epoch: epoch, hash: segment.hash, mark: settings.ids.mark, idsAt: segment.covered.idsLength,
                         outboxes: segment.covered.outboxes, entries: Array(segment.index.dropFirst(segment.covered.entries))),
                     before: segment.covered)
             }

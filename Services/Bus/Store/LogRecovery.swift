@@ -62,7 +62,8 @@ struct LogRecovery {
     enum Indices { case used, ignored }
 
     /// `first` is the number with which the log should begin.
-    init(durable: DurableMark?, first: UInt64, indices: Indices = .used, disk: Disk = Disk()) {
+    init(durable: DurableMark?, first: UInt64, indices: Indices = .used, ids: IDHash = IDHash(), disk: Disk = Disk()) {
+        result.recent = RecentIDs(hash: ids)
         self.durable = durable
         self.indices = indices
         self.disk = disk
@@ -73,10 +74,10 @@ struct LogRecovery {
 
     /// Reads the files in the order of their numbers.
     static func run(
-        _ paths: [String], durable: DurableMark?, first: UInt64, indices: Indices = .used, disk: Disk = Disk()
+        _ paths: [String], durable: DurableMark?, first: UInt64, indices: Indices = .used, ids hash: IDHash = IDHash(), disk: Disk = Disk()
     ) throws -> RecoveredLog {
-        var recovery = LogRecovery(durable: durable, first: first, indices: indices, disk: disk)
-        let files = try paths.map { try Candidate($0, indices, disk) }
+        var recovery = LogRecovery(durable: durable, first: first, indices: indices, ids: hash, disk: disk)
+        let files = try paths.map { try Candidate($0, indices, disk, mark: hash.mark) }
         var ids = files.reduce(0) { $0 + ($1.index?.chunks.reduce(0) { $0 + $1.ids } ?? 0) }
         for (number, file) in files.enumerated() {
             try recovery.read(file, following: number + 1 < files.count ? files[number + 1] : nil, ids: &ids)
@@ -109,14 +110,14 @@ struct LogRecovery {
         var header: Result<SegmentHeader, any Error>
         var index: SegmentIndex?
 
-        init(_ path: String, _ indices: Indices, _ disk: Disk, limit: Int = .max) throws {
+        init(_ path: String, _ indices: Indices, _ disk: Disk, limit: Int = .max, mark: UInt64? = nil) throws {
             file = try DiskFile(path, readOnly: indices == .ignored, disk: disk)
             size = min(limit, try file.size())
             name = path.split(separator: "/").last.map(String.init) ?? path
             first = UInt64(name.dropLast(4)) ?? 0
             header = Result { [file] in try SegmentHeader(file.read(at: 0, count: SegmentHeader.length)) }
             if indices == .used, case .success(let header) = header {
-                index = SegmentIndex(of: path, stream: header.stream, first: first, disk: disk)
+                index = SegmentIndex(of: path, stream: header.stream, first: first, mark: mark, disk: disk)
             }
         }
     }
@@ -286,7 +287,7 @@ struct LogRecovery {
         result.time = max(result.time, record.time)
         switch Record.Kind(rawValue: record.kind) {
         case .event:
-            open?.recent.append((RecentIDs.Key(record.producer, record.id), record.seq, record.time))
+            open?.recent.append((result.recent.hash.key(record.producer, record.id), record.seq, record.time))
             open?.index.append(Segment.IndexEntry(seq: record.seq, offset: at, time: record.time))
             next += 1
         case .epochMark:

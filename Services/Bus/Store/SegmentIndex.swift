@@ -11,7 +11,7 @@ import Wire
 /// chunk: `u32` length of what follows the CRC, `u32` CRC32C of it, then stream (16 bytes), and as `u64` each: first number of the
 /// segment, first byte, end byte, last number, its time, epoch; the chain's hash there (32 bytes); `u64` where its ids begin in the
 /// other file, `u32` how many, `u32` their CRC32C; `u32` count of outboxes, each `u16` + producer, `u16` + outbox, `u64` highest number;
-/// `u32` count of entries, each `u64` number, offset, time. An id: 16 bytes of its hash, `u32` number less the segment's first, `u32`
+/// `u32` count of entries, each `u64` number, offset, time; `u64` mark of the secret under which its ids were hashed. An id: 16 bytes of its hash, `u32` number less the segment's first, `u32`
 /// seconds since 1970.
 struct SegmentIndex: Sendable {
     struct Chunk: Hashable, Sendable {
@@ -23,6 +23,8 @@ struct SegmentIndex: Sendable {
         var time: UInt64
         var epoch: UInt64
         var hash: Data
+        /// `IDHash.mark`.
+        var mark: UInt64
         var idsAt = 0
         var ids = 0
         var idsCRC: UInt32 = 0
@@ -38,8 +40,9 @@ struct SegmentIndex: Sendable {
     static func path(_ log: String) -> String { log.dropLast(4) + ".index" }
     static func idsPath(_ log: String) -> String { log.dropLast(4) + ".ids" }
 
-    /// The chunks that are right and follow each other from the segment's first byte on. Nil when there are none.
-    init?(of log: String, stream: Data, first: UInt64, disk: Disk) {
+    /// The chunks that are right and follow each other from the segment's first byte on. Nil when there are none. `mark` nil: under
+    /// whichever secret.
+    init?(of log: String, stream: Data, first: UInt64, mark: UInt64?, disk: Disk) {
         let path = Self.path(log)
         guard let file = try? DiskFile(path, readOnly: true, disk: disk), let size = try? file.size(), size <= 256 << 20,
             let data = try? file.read(at: 0, count: size)
@@ -47,6 +50,7 @@ struct SegmentIndex: Sendable {
         var reader = Reader(data)
         while let length = reader.u32(), let crc = reader.u32(), let body = reader.bytes(Int(length)) {
             guard CRC32C.checksum(body) == crc, let chunk = Self.decode(body), chunk.stream == stream, chunk.first == first,
+                chunk.mark == mark ?? chunk.mark,
                 chunk.from == chunks.last?.to ?? SegmentHeader.length, chunk.to > chunk.from
             else { break }
             chunks.append(chunk)
@@ -77,6 +81,7 @@ struct SegmentIndex: Sendable {
             writer.u64(UInt64(entry.offset))
             writer.u64(entry.time)
         }
+        writer.u64(chunk.mark)
         var framed = Writer(capacity: writer.data.count + 8)
         framed.u32(UInt32(writer.data.count))
         framed.u32(CRC32C.checksum(writer.data))
@@ -107,9 +112,12 @@ struct SegmentIndex: Sendable {
             }
             entries.append(Segment.IndexEntry(seq: seq, offset: offset, time: time))
         }
-        guard reader.remaining == 0, last &+ 1 >= first, entries.allSatisfy({ $0.offset >= from && $0.offset < to }) else { return nil }
+        guard let mark = reader.u64(), reader.remaining == 0, last &+ 1 >= first,
+            entries.allSatisfy({ $0.offset >= from && $0.offset < to })
+        else { return nil }
         return Chunk(
-            stream: Data(stream), first: first, from: from, to: to, last: last, time: time, epoch: epoch, hash: Data(hash), idsAt: idsAt,
+            stream: Data(stream), first: first, from: from, to: to, last: last, time: time, epoch: epoch, hash: Data(hash), mark: mark,
+            idsAt: idsAt,
             ids: Int(ids), idsCRC: idsCRC, outboxes: outboxes, entries: entries)
     }
 
