@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fuzzes the codec of the bus's wire (Shared/Wire) with libFuzzer, which comes with Swift's compiler.
+# Fuzzes the codec of the bus's wire (Shared/Wire) with libFuzzer and the address sanitizer, which come with Swift's compiler.
 #
 #   Tests/Fuzz/fuzz.sh [SECONDS] [more arguments of libFuzzer]
 #
@@ -14,14 +14,14 @@ mkdir -p "$out/corpus"
 
 modules=(-I "$out" -Xcc "-fmodule-map-file=$out/CSys.modulemap")
 printf 'module CSys {\n    header "%s"\n    export *\n}\n' "$PWD/Shared/CSys/include/CSys.h" > "$out/CSys.modulemap"
-clang -O1 -g -I Shared/CSys/include -c Shared/CSys/CSys.c -o "$out/CSys.o"
+clang -O1 -g -fsanitize=address -I Shared/CSys/include -c Shared/CSys/CSys.c -o "$out/CSys.o"
 swift_module() {
-    swiftc -O -g -swift-version 6 -enable-upcoming-feature ExistentialAny -parse-as-library -wmo -sanitize=fuzzer "${modules[@]}" \
+    swiftc -O -g -swift-version 6 -enable-upcoming-feature ExistentialAny -parse-as-library -wmo -sanitize=fuzzer,address "${modules[@]}" \
         -module-name "$1" -emit-module -emit-module-path "$out/$1.swiftmodule" -emit-object -o "$out/$1.o" Shared/"$1"/*.swift
 }
 swift_module Contracts
 swift_module Wire
-swiftc -O -g -swift-version 6 -parse-as-library -sanitize=fuzzer "${modules[@]}" -module-name WireFuzz Tests/Fuzz/WireFuzz.swift \
+swiftc -O -g -swift-version 6 -parse-as-library -sanitize=fuzzer,address "${modules[@]}" -module-name WireFuzz Tests/Fuzz/WireFuzz.swift \
     "$out/Contracts.o" "$out/Wire.o" "$out/CSys.o" -o "$out/wire"
 
 # A crashing target would hang on the backtracer.
