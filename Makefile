@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsodium-dev libsqlite3-dev libzmq3-dev zlib1g-dev
 PACKAGES_run := $(PACKAGES_build) curl haproxy python3
-PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo strace
+PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo strace supervisor
 PACKAGES_bench := $(PACKAGES_run) e2fsprogs gcc libc6-dev libhiredis-dev libnats-dev librabbitmq-dev nats-server python3-zmq \
     rabbitmq-server redis-server
 

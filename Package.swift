@@ -29,12 +29,12 @@ let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 /// What every component may import. A component never imports a component: this list is what enforces it.
 let kit: [Target.Dependency] = ["Contracts", "BusClient", "Storage", "Kit", "HTTPKit", grdb, hummingbird, logging, lifecycle, nioCore]
 
-/// The library and the executable of one component; both live in `Services/<room>`.
-func component(_ room: String, _ extra: [Target.Dependency] = []) -> [Target] {
+/// The library and the executable of one component; both live in `Services/<room>`, where `apart` is somebody else's.
+func component(_ room: String, _ extra: [Target.Dependency] = [], apart: [String] = []) -> [Target] {
     [
         .target(
             name: "\(room)Service", dependencies: kit + extra, path: "Services/\(room)",
-            exclude: ["README.md", "Main"], swiftSettings: settings),
+            exclude: ["README.md", "Main"] + apart, swiftSettings: settings),
         .executableTarget(
             name: "slipway-\(room.lowercased())",
             dependencies: [.target(name: "\(room)Service"), "Kit", argumentParser],
@@ -97,8 +97,14 @@ let package = Package(
         + component("Scheduler", [yams])
         + component("Deployer")
         + component("Discovery", [nioPosix])
-        + component("Supervisor", ["CSys", asyncHTTPClient, crypto])
+        + component("Supervisor", ["CSys", asyncHTTPClient, crypto], apart: ["Daemon", "DaemonMain"])
         + [
+            // supervisord's face: without Foundation and all that the components share, because it stands in for a small program.
+            .target(
+                name: "SupervisorDaemon", dependencies: ["CSys"], path: "Services/Supervisor/Daemon", swiftSettings: settings),
+            .executableTarget(
+                name: "slipway-supervisord", dependencies: ["SupervisorDaemon"], path: "Services/Supervisor/DaemonMain",
+                swiftSettings: settings),
             .executableTarget(
                 name: "slipway",
                 dependencies: ["Contracts", "Story", "Kit", "CSys", argumentParser, asyncHTTPClient],
@@ -123,6 +129,7 @@ let package = Package(
             tests("DeployerService", ["TestKit"]),
             tests("DiscoveryService", ["TestKit"]),
             tests("SupervisorService", ["TestKit"]),
+            tests("SupervisorDaemon", ["TestKit"]),
             .testTarget(name: "PlatformTests", dependencies: ["TestKit", "Contracts"], path: "Tests/Platform", swiftSettings: settings),
         ],
     swiftLanguageModes: [.v6]

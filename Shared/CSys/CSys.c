@@ -11,11 +11,14 @@
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -79,6 +82,12 @@ static int write_oom_score(int score) {
 }
 
 static int become(const struct csys_spawn_order *what, struct job *job) {
+    if (what->ordinary_user) {
+        if (syscall(SYS_setgroups, (size_t)what->group_count, what->groups) != 0) return stop_at(job, CSYS_STEP_GROUPS);
+        if (syscall(SYS_setresgid, what->gid, what->gid, what->gid) != 0) return stop_at(job, CSYS_STEP_GROUPS);
+        if (syscall(SYS_setresuid, what->uid, what->uid, what->uid) != 0) return stop_at(job, CSYS_STEP_USER);
+        return 0;
+    }
     // The bounding set can only be emptied while CAP_SETPCAP is still held; EINVAL marks the end of the known capabilities.
     for (int cap = 0; cap <= 63; cap++) {
         if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0) {
@@ -93,6 +102,16 @@ static int become(const struct csys_spawn_order *what, struct job *job) {
     struct __user_cap_data_struct none[2];
     memset(none, 0, sizeof none);
     if (syscall(SYS_capset, &header, none) != 0) return stop_at(job, CSYS_STEP_USER);
+    return 0;
+}
+
+int csys_close_from(int first) {
+    if (syscall(SYS_close_range, (unsigned)first, ~0U, 0) == 0) return 0;
+    if (errno != ENOSYS) return -1;
+    // A kernel before 5.9: one by one, as far as the limit says.
+    struct rlimit limit;
+    int end = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 1048576 ? (int)limit.rlim_cur : 1048576;
+    for (int fd = first; fd < end; fd++) close(fd);
     return 0;
 }
 
@@ -111,13 +130,7 @@ static int arrange_descriptors(const struct csys_spawn_order *what, struct job *
     for (int i = 0; i < count; i++) {
         if (dup2(moved[i], i) < 0) return stop_at(job, CSYS_STEP_DESCRIPTORS);
     }
-    if (syscall(SYS_close_range, (unsigned)count, ~0U, 0) != 0) {
-        if (errno != ENOSYS) return stop_at(job, CSYS_STEP_DESCRIPTORS);
-        // A kernel before 5.9: one by one, as far as the limit says.
-        struct rlimit limit;
-        int end = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 1048576 ? (int)limit.rlim_cur : 1048576;
-        for (int fd = count; fd < end; fd++) close(fd);
-    }
+    if (csys_close_from(count) != 0) return stop_at(job, CSYS_STEP_DESCRIPTORS);
     return 0;
 }
 
@@ -125,6 +138,7 @@ static int child(void *context) {
     struct job *job = context;
     const struct csys_spawn_order *what = job->what;
     if (what->new_session && setsid() < 0) return stop_at(job, CSYS_STEP_SESSION);
+    if (what->new_group && setpgid(0, 0) < 0) return stop_at(job, CSYS_STEP_SESSION);
     for (int i = 0; i < what->cgroup_count; i++) {
         // "0" means the process that writes it.
         if (write(what->cgroups[i], "0", 1) != 1) return stop_at(job, CSYS_STEP_CGROUP);
@@ -133,7 +147,7 @@ static int child(void *context) {
     // Limits before the descriptors are moved would make a low RLIMIT_NOFILE refuse the move.
     if (what->descriptor_count > 0) arrange_descriptors(what, job);
     for (int i = 0; i < what->limit_count; i++) {
-        struct rlimit limit = {what->limits[i].value, what->limits[i].value};
+        struct rlimit limit = {what->limits[i].value, what->limits[i].maximum};
         if (setrlimit((__rlimit_resource_t)what->limits[i].resource, &limit) != 0) return stop_at(job, CSYS_STEP_LIMIT);
     }
     if (what->umask >= 0) umask((mode_t)what->umask);
@@ -209,6 +223,7 @@ static void fill(struct csys_exit *ended, const siginfo_t *info) {
     ended->pid = info->si_pid;
     ended->status = info->si_status;
     ended->by_signal = info->si_code != CLD_EXITED;
+    ended->dumped_core = info->si_code == CLD_DUMPED;
 }
 
 int csys_wait_any(struct csys_exit *ended) {
@@ -232,6 +247,84 @@ int csys_collect(pid_t pid, struct csys_exit *ended) {
     fill(ended, &info);
     return 1;
 }
+
+int csys_collect_any(struct csys_exit *ended) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG) != 0) {
+        if (errno != EINTR) return -1;
+    }
+    if (info.si_pid == 0) return 0;
+    fill(ended, &info);
+    return 1;
+}
+
+int csys_daemonize(void) {
+    pid_t pid = fork();
+    if (pid < 0) return -1;
+    if (pid > 0) _exit(0);
+    if (setsid() < 0) return -1;
+    int null = open("/dev/null", O_RDWR);
+    if (null < 0) return -1;
+    for (int fd = 0; fd < 3; fd++) {
+        if (null != fd && dup2(null, fd) < 0) return -1;
+    }
+    if (null > 2) close(null);
+    return 0;
+}
+
+int csys_signals(const int *signals, int count) {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < count; i++) sigaddset(&set, signals[i]);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) return -1;
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int csys_next_signal(int fd) {
+    struct signalfd_siginfo info;
+    return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+
+static uint32_t epoll_events(int events) { return (events & 1 ? (uint32_t)EPOLLIN : 0) | (events & 2 ? (uint32_t)EPOLLOUT : 0); }
+
+int csys_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
+
+int csys_epoll_add(int epoll, int fd, int events) {
+    struct epoll_event event = {.events = epoll_events(events), .data.fd = fd};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+int csys_epoll_change(int epoll, int fd, int events) {
+    struct epoll_event event = {.events = epoll_events(events), .data.fd = fd};
+    return epoll_ctl(epoll, EPOLL_CTL_MOD, fd, &event);
+}
+
+int csys_epoll_remove(int epoll, int fd) { return epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL); }
+
+int csys_epoll_wait(int epoll, struct csys_ready *ready, int count, int milliseconds) {
+    struct epoll_event events[256];
+    if (count > 256) count = 256;
+    int found = epoll_wait(epoll, events, count, milliseconds);
+    if (found < 0) return errno == EINTR ? 0 : -1;
+    for (int i = 0; i < found; i++) {
+        ready[i].fd = events[i].data.fd;
+        ready[i].events =
+            (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR) ? 1 : 0) | (events[i].events & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? 2 : 0);
+    }
+    return found;
+}
+
+int csys_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
+
+int csys_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
+int csys_set_nonblocking(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+int csys_set_pipe_size(int fd, int bytes) { return fcntl(fd, F_SETPIPE_SZ, bytes) < 0 ? -1 : 0; }
 
 int csys_set_child_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); }
 

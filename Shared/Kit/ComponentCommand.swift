@@ -6,7 +6,10 @@ import Foundation
 public protocol ComponentCommand: AsyncParsableCommand {}
 
 extension ComponentCommand {
-    public static func main() async {
+    public static func main() async { await runAsComponent() }
+
+    /// What `main` does; for a component whose `main` looks at the arguments first.
+    public static func runAsComponent() async {
         do {
             var command = try parseAsRoot()
             if var component = command as? any AsyncParsableCommand {

@@ -46,7 +46,7 @@ struct Spawn {
         guard access(path, X_OK) == 0 else {
             throw Problem(
                 .failed, "the program \(name) is not in \(directory)",
-                hint: "install all nine programs into one directory; 'make build' makes them")
+                hint: "install all programs of Slipway into one directory; 'make build' makes them")
         }
         return path
     }

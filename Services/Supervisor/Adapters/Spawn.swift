@@ -47,7 +47,7 @@ enum Spawn {
         let sorted = variables.sorted { $0.key < $1.key }
         var environment: [UnsafeMutablePointer<CChar>?] = sorted.map { strdup("\($0.key)=\($0.value)") } + [nil]
         defer { for pointer in arguments + environment { free(pointer) } }
-        let limits = launch.limits.map { csys_limit(resource: $0.resource, value: $0.value) }
+        let limits = launch.limits.map { csys_limit(resource: $0.resource, value: $0.value, maximum: $0.value) }
         let descriptors = [empty, launch.output, launch.output] + launch.listeners.map(\.descriptor)
         let ownPid =
             launch.listeners.isEmpty

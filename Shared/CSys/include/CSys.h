@@ -9,10 +9,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/// One resource limit, soft and hard alike. `resource` is an RLIMIT_… number.
+/// One resource limit: `value` is the soft one, `maximum` the hard one. `resource` is an RLIMIT_… number.
 struct csys_limit {
     int resource;
     uint64_t value;
+    uint64_t maximum;
 };
 
 /// Where a spawn failed. The order is the order in which the child works.
@@ -54,10 +55,16 @@ struct csys_spawn_order {
     const char *directory;
     /// Start a session of its own, whose id is the child's pid.
     bool new_session;
+    /// Lead a process group of its own, in the caller's session.
+    bool new_group;
     /// Become this user and group with no supplementary groups, and drop every capability and the bounding set.
     bool change_user;
     uid_t uid;
     gid_t gid;
+    /// With `change_user`: take these supplementary groups, and leave capabilities and the bounding set to the kernel's usual rules.
+    bool ordinary_user;
+    const gid_t *groups;
+    int group_count;
     bool no_new_privileges;
     /// The file mode creation mask; negative: leave it.
     int umask;
@@ -90,11 +97,49 @@ struct csys_exit {
     /// Exit status, or the signal's number when `by_signal`.
     int status;
     bool by_signal;
+    bool dumped_core;
 };
 /// Waits until some child has ended, without collecting it. 0, or -1 with errno (ECHILD: there is none).
 int csys_wait_any(struct csys_exit *ended);
 /// Collects this child when it has ended. 1 collected, 0 still running, -1 with errno.
 int csys_collect(pid_t pid, struct csys_exit *ended);
+
+/// Collects any child that has ended. 1 collected, 0 none has ended, -1 with errno (ECHILD: there is none).
+int csys_collect_any(struct csys_exit *ended);
+
+/// Goes on as a daemon: in a new process that leads a session, with 0, 1 and 2 on /dev/null, while this one exits with 0. Only for a
+/// process with one thread. 0, or -1 with errno.
+int csys_daemonize(void);
+
+/// Closes every descriptor from `first` on. 0, or -1 with errno.
+int csys_close_from(int first);
+
+/// Blocks these signals for this thread and gives a descriptor from which they are read (signalfd(2)); -1 with errno.
+int csys_signals(const int *signals, int count);
+/// The next signal that waits; 0 when none does.
+int csys_next_signal(int fd);
+
+/// epoll(7), level-triggered. `events`: 1 to read, 2 to write; 0 leaves only errors and hang-ups.
+struct csys_ready {
+    int fd;
+    /// 1 can be read or has hung up, 2 can be written or has failed.
+    int events;
+};
+int csys_epoll_create(void);
+int csys_epoll_add(int epoll, int fd, int events);
+int csys_epoll_change(int epoll, int fd, int events);
+int csys_epoll_remove(int epoll, int fd);
+/// Waits `milliseconds` at most (negative: for ever); how many are ready, 0 also after a signal, -1 with errno.
+int csys_epoll_wait(int epoll, struct csys_ready *ready, int count, int milliseconds);
+
+/// A connection of a listening socket, close-on-exec and not blocking; -1 with errno.
+int csys_accept(int listener);
+
+/// pipe(2), close-on-exec. 0, or -1 with errno.
+int csys_pipe(int ends[2]);
+/// Makes a descriptor not block, or sets a pipe's size. 0, or -1 with errno.
+int csys_set_nonblocking(int fd);
+int csys_set_pipe_size(int fd, int bytes);
 
 /// Orphans of this process's descendants become its children. 0, or -1 with errno.
 int csys_set_child_subreaper(void);

@@ -1,0 +1,315 @@
+import CSys
+import Glibc
+
+/// The daemon: one thread, one loop, and everything that it owns.
+final class Daemon {
+    private(set) var settings: Settings
+    let options: Options
+    let poller: Poller
+    let logger: Logger
+    let logFollowers: Followers
+    /// What children inherit.
+    let environment: [String: String]
+    let childFiles: (soft: UInt64, hard: UInt64)
+    /// For whoever reads: nothing is kept in it between two reads.
+    let buffer: UnsafeMutableRawBufferPointer
+    private(set) var groups: [String: ProcessGroup] = [:]
+    var connections: [Int32: Connection] = [:]
+    private var listeners: [Listener] = []
+    private var byPid: [Int32: Process] = [:]
+    private var pools: [ListenerPool] = []
+    private var serial = -1
+    private(set) var isEnding = false
+    private var isRestarting = false
+    private var endingSince = 0
+    private var groupsToStop: [ProcessGroup] = []
+    private var stopping: ProcessGroup?
+    private var endReport: Int?
+    private var hasTicks = false
+    private var lastTicks: [Int: Int] = [:]
+    private var dateSecond = -1
+    private var dateText = ""
+    private(set) lazy var remote = Remote(self)
+    private var signals: SignalReader?
+    private var pidFile: Int32 = -1
+    /// Forgotten with each change.
+    var allInfo: ProcessInfo.All?
+
+    init(_ settings: Settings, _ options: Options, _ logger: Logger, _ followers: Followers, files: (soft: UInt64, hard: UInt64)) throws {
+        self.settings = settings
+        self.options = options
+        self.logger = logger
+        logFollowers = followers
+        environment = Environment.now
+        childFiles = files
+        poller = try Poller()
+        buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 128 << 10, alignment: 4096)
+    }
+    deinit { buffer.deallocate() }
+
+    /// What children are told to reach us by.
+    var serverURL: String? {
+        for server in settings.servers { if case .unix(let path, _, _, _) = server.address { return "unix://\(Files.absolute(path))" } }
+        for server in settings.servers {
+            if case .inet(let host, let port) = server.address { return "http://\(host.isEmpty ? "localhost" : host):\(port)" }
+        }
+        return nil
+    }
+
+    /// For the head of an answer (RFC 9110, 5.6.7); made once a second.
+    var date: String {
+        let now = Clock.wall() / 1000
+        if now != dateSecond {
+            dateSecond = now
+            var time = time_t(now)
+            var parts = tm()
+            gmtime_r(&time, &parts)
+            let days = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"]
+            let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+            let day = "\(days[Int(parts.tm_wday)]), \(parts.tm_mday.padded(2)) \(months[Int(parts.tm_mon)]) \(1900 + parts.tm_year)"
+            dateText = "\(day) \(parts.tm_hour.padded(2)):\(parts.tm_min.padded(2)):\(parts.tm_sec.padded(2)) GMT"
+        }
+        return dateText
+    }
+
+    // MARK: life
+
+    /// Runs until it is told to end; true when it shall begin again.
+    func run(_ sockets: [(Server, Int32)]) throws -> Bool {
+        signals = try SignalReader(self)
+        csys_set_child_subreaper()
+        listeners = sockets.map { Listener($0.0, $0.1, self) }
+        for (server, _) in sockets {
+            logger.info("RPC interface 'supervisor' initialized")
+            if server.username == nil { logger.critical("Server '\(server.name)' running without any HTTP authentication checking") }
+        }
+        writePid()
+        logger.info("supervisord started with pid \(getpid())")
+        for group in settings.groups { groups[group.name] = ProcessGroup(group, self) }
+        collectPools()
+        emit(.supervisorRunning) { [] }
+        for process in ordered where process.settings.autostart { process.spawn() }
+        poller.run()
+        for listener in listeners { listener.close() }
+        for connection in connections.values { connection.close() }
+        // While this is still here for them to look at.
+        pools = []
+        groups = [:]
+        for (server, _) in sockets { if case .unix(let path, _, _, _) = server.address { unlink(path) } }
+        if pidFile >= 0 {
+            unlink(settings.daemon.pidfile)
+            close(pidFile)
+        }
+        return isRestarting
+    }
+
+    private func writePid() {
+        let path = settings.daemon.pidfile
+        pidFile = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o644)
+        guard pidFile >= 0, ftruncate(pidFile, 0) == 0,
+            "\(getpid())\n".utf8.withContiguousStorageIfAvailable({ Files.write(pidFile, UnsafeRawBufferPointer($0)) }) ?? false
+        else { return logger.critical("could not write pidfile \(path): \(reason())") }
+    }
+
+    /// Stops everything, group by group from the highest priority number down, and ends the loop.
+    func end(restart: Bool) {
+        if restart, !isEnding {
+            // What cannot be started again is not stopped.
+            do { _ = try SettingsReader.read(options.configuration) } catch {
+                return logger.critical("not restarted, because the configuration cannot be read: \(error)")
+            }
+        }
+        guard !isEnding else {
+            if !restart { isRestarting = false }
+            return
+        }
+        isEnding = true
+        isRestarting = restart
+        endingSince = Clock.monotonic()
+        emit(.supervisorStopping) { [] }
+        groupsToStop = groups.values.sorted { ($0.settings.priority, $0.name) < ($1.settings.priority, $1.name) }
+        report()
+        poller.soon { [weak self] in self?.stopNext() }
+    }
+
+    private func report() {
+        endReport = poller.after(3000) { [weak self] in
+            guard let self else { return }
+            let names = ordered.filter { !$0.state.isStopped }.map(\.settings.name)
+            if !names.isEmpty { logger.info("waiting for \(names.joined(separator: ", ")) to die") }
+            report()
+        }
+    }
+
+    private func stopNext() {
+        while stopping == nil || stopping?.isStopped == true {
+            guard let group = groupsToStop.popLast() else { return linger() }
+            stopping = group
+            for process in group.ordered.reversed() where process.state.isRunning { _ = process.stop() }
+        }
+    }
+
+    /// Who asked for the end a moment ago may ask once more what became of it.
+    private func linger() {
+        guard endReport != nil else { return }
+        poller.cancel(endReport)
+        endReport = nil
+        let pause = connections.isEmpty ? 0 : max(0, 250 - (Clock.monotonic() - endingSince))
+        poller.after(pause) { [weak self] in self?.poller.isRunning = false }
+    }
+
+    // MARK: processes
+
+    /// By priority of groups, then of processes.
+    var ordered: [Process] {
+        groups.values.sorted { ($0.settings.priority, $0.name) < ($1.settings.priority, $1.name) }.flatMap(\.ordered)
+    }
+
+    func started(_ process: Process) {
+        byPid[process.pid] = process
+        allInfo = nil
+    }
+    func forget(_ pid: Int32) { byPid[pid] = nil }
+
+    func changed(_ process: Process) {
+        allInfo = nil
+        if isEnding, process.state.isStopped { poller.soon { [weak self] in self?.stopNext() } }
+    }
+
+    func collect() {
+        var end = csys_exit()
+        while csys_collect_any(&end) == 1 {
+            guard let process = byPid[end.pid] else {
+                logger.info(
+                    "reaped unknown pid \(end.pid) (\(end.by_signal ? "terminated by \(Signals.name(end.status))" : "exit status \(end.status)"))"
+                )
+                continue
+            }
+            process.ended(end)
+        }
+    }
+
+    /// False when it is there already.
+    func add(_ group: Group) -> Bool {
+        guard groups[group.name] == nil else { return false }
+        let made = ProcessGroup(group, self)
+        groups[group.name] = made
+        collectPools()
+        emit(.groupAdded) { Array("groupname:\(group.name)\n".utf8) }
+        poller.soon { [weak self] in
+            guard self?.isEnding == false else { return }
+            for process in made.ordered where process.settings.autostart && process.state == .stopped && process.lastStart == 0 {
+                process.spawn()
+            }
+        }
+        return true
+    }
+
+    /// False when something of it runs.
+    func remove(_ group: ProcessGroup) -> Bool {
+        guard group.isStopped else { return false }
+        groups[group.name] = nil
+        collectPools()
+        emit(.groupRemoved) { Array("groupname:\(group.name)\n".utf8) }
+        return true
+    }
+
+    /// Reads the configuration again; the names of groups that are new, different and gone. Throws `Complaint`, and then nothing has changed.
+    func reread() throws -> (added: [String], changed: [String], removed: [String]) {
+        let fresh = try SettingsReader.read(options.configuration)
+        for warning in fresh.warnings { logger.warn(warning) }
+        for note in fresh.notes { logger.info(note) }
+        settings.groups = fresh.groups
+        let names = Set(fresh.groups.map(\.name))
+        return (
+            fresh.groups.filter { groups[$0.name] == nil }.map(\.name),
+            fresh.groups.filter { group in groups[group.name].map { $0.settings != group } ?? false }.map(\.name),
+            groups.keys.filter { !names.contains($0) }.sorted()
+        )
+    }
+
+    func reopenLogs() {
+        logger.file?.reopen()
+        logger.info("supervisord logreopen")
+        for group in groups.values { for process in group.ordered { process.reopenLogs() } }
+    }
+
+    // MARK: events
+
+    private func collectPools() {
+        allInfo = nil
+        pools = groups.values.sorted { $0.name < $1.name }.compactMap(\.pool)
+        if !hasTicks, pools.contains(where: { pool in [.tick5, .tick60, .tick3600].contains { pool.wants($0) } }) {
+            hasTicks = true
+            for period in [5, 60, 3600] { lastTicks[period] = Clock.wall() / 1000 / period }
+            tick()
+        }
+    }
+
+    /// Gives an event to the pools that want it; the payload is made only then.
+    func emit(_ type: EventType, _ payload: () -> [UInt8]) {
+        var event: Event?
+        for pool in pools where pool.wants(type) {
+            if event == nil {
+                serial += 1
+                event = Event(type: type, payload: payload(), serial: serial)
+            }
+            if let event { pool.take(event) }
+        }
+    }
+
+    private func tick() {
+        let now = Clock.wall()
+        for (period, type) in [(5, EventType.tick5), (60, .tick60), (3600, .tick3600)] where now / 1000 / period != lastTicks[period] {
+            lastTicks[period] = now / 1000 / period
+            emit(type) { Array("when:\(now / 1000 / period * period)".utf8) }
+        }
+        poller.after(5000 - now % 5000 + 1) { [weak self] in self?.tick() }
+    }
+}
+
+/// Signals, as something that the loop can wait for.
+final class SignalReader: Watcher {
+    static let taken = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2, SIGCHLD]
+    private let fd: Int32
+    private unowned let daemon: Daemon
+
+    init(_ daemon: Daemon) throws {
+        self.daemon = daemon
+        fd = csys_signals(Self.taken, Int32(Self.taken.count))
+        guard fd >= 0 else { throw Complaint("signalfd: \(reason())") }
+        daemon.poller.watch(fd, 1, self)
+        // Those that ended before this was here.
+        daemon.poller.soon { [weak daemon] in daemon?.collect() }
+    }
+    deinit { close(fd) }
+
+    func ready(_ fd: Int32, _ events: Int32) {
+        while true {
+            let signal = csys_next_signal(fd)
+            switch signal {
+            case 0: return
+            case SIGCHLD:
+                daemon.logger.debug("received SIGCHLD indicating a child quit")
+                daemon.collect()
+            case SIGHUP:
+                if daemon.isEnding {
+                    daemon.logger.warn("ignored SIGHUP indicating restart request (shutdown in progress)")
+                } else {
+                    daemon.logger.warn("received SIGHUP indicating restart request")
+                    daemon.end(restart: true)
+                }
+            case SIGUSR2:
+                if daemon.isEnding {
+                    daemon.logger.warn("ignored SIGUSR2 indicating log reopen request (shutdown in progress)")
+                } else {
+                    daemon.logger.info("received SIGUSR2 indicating log reopen request")
+                    daemon.reopenLogs()
+                }
+            default:
+                daemon.logger.warn("received \(Signals.name(signal)) indicating exit request")
+                daemon.end(restart: false)
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+import Glibc
+import SupervisorDaemon
+
+exit(Supervisord.main(Array(CommandLine.arguments.dropFirst())))
