@@ -581,4 +581,120 @@ struct RealDaemon {
             #expect(daemon.place.read("flood.err") == (1...10).map { "\($0)\n" }.joined())
         }
     }
+
+    @Test("programs start when what they depend on is ready, a failed migration stops them, and they stop before it") func dependencies()
+        async throws
+    {
+        let port = try Ports.freeBase()
+        let place = try Place()
+        try place.write(
+            "db.py",
+            """
+            import signal, socket, sys, time
+            def end(*_):
+                open("\(place.directory)/order", "a").write("db-end\\n")
+                sys.exit(0)
+            signal.signal(signal.SIGTERM, end)
+            s = socket.socket()
+            s.bind(("127.0.0.1", \(port)))
+            s.listen()
+            time.sleep(1000)
+            """)
+        try await RealDaemon.run(
+            """
+            [program:web]
+            command=/bin/sh -c "echo web >> %(here)s/order; trap 'echo web-end >> %(here)s/order; exit 0' TERM; while :; do sleep 0.02; done"
+            depends_on=db,migrate
+            priority=1
+            [program:db]
+            command=/bin/sh -c "echo db >> %(here)s/order; while [ ! -e %(here)s/go ]; do sleep 0.02; done; exec /usr/bin/python3 %(here)s/db.py"
+            ready=tcp:\(port)
+            priority=2
+            [program:migrate]
+            type=oneshot
+            command=/bin/sh -c "echo migrate >> %(here)s/order"
+            depends_on=db
+            [program:orphan]
+            command=/bin/sleep 1000
+            depends_on=broken
+            startretries=0
+            [program:broken]
+            type=oneshot
+            command=/bin/false
+            """, place: place
+        ) { daemon in
+            func order() -> [String] { daemon.place.read("order").split(separator: "\n").map(String.init) }
+            try await eventually { try await daemon.ctl("status", "web").output.contains("waits for db, migrate") }
+            #expect(order() == ["db"])
+            try daemon.place.write("go", "")
+            try await eventually { try await daemon.isRunning("web") }
+            #expect(order() == ["db", "migrate", "web"])
+            try await daemon.log(has: "success: db entered RUNNING state, it is ready (tcp:127.0.0.1:\(port))")
+            try await eventually {
+                try await daemon.ctl("status", "orphan").output.contains("FATAL     broken, which it depends on, has failed")
+            }
+            #expect(try await daemon.ctl("shutdown").status == 0)
+            #expect(try await daemon.process.finish(within: 30).status == 0)
+            #expect(order() == ["db", "migrate", "web", "web-end", "db-end"])
+        }
+    }
+
+    @Test("ready is what the program says: over HTTP, by a command, in its log, by sd_notify; who is not in time is ended") func readiness()
+        async throws
+    {
+        let port = try Ports.freeBase()
+        let place = try Place()
+        try place.write(
+            "answer.py",
+            """
+            import http.server, os
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    self.send_response(200 if os.path.exists("\(place.directory)/up") and self.path == "/health" else 503)
+                    self.end_headers()
+            http.server.HTTPServer(("127.0.0.1", \(port)), Handler).serve_forever()
+            """)
+        try place.write(
+            "notify.py",
+            """
+            import os, socket
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"STATUS=x\\nREADY=1\\n", os.environ["NOTIFY_SOCKET"])
+            """)
+        try await RealDaemon.run(
+            """
+            [program:http]
+            command=/usr/bin/python3 %(here)s/answer.py
+            ready=http:\(port)/health
+            alive=http:\(port)/health
+            alive_interval=1
+            alive_failures=2
+            [program:exec]
+            command=/bin/sleep 1000
+            ready=exec:/usr/bin/test -e %(here)s/up
+            [program:log]
+            command=/bin/sh -c "printf 'list'; while [ ! -e %(here)s/up ]; do sleep 0.02; done; printf 'ening on 80'; exec sleep 1000"
+            ready=log:listening on
+            [program:notify]
+            command=/bin/sh -c "while [ ! -e %(here)s/up ]; do sleep 0.02; done; /usr/bin/python3 %(here)s/notify.py; exec sleep 1000"
+            ready=notify
+            [program:never]
+            command=/bin/sleep 1000
+            ready=tcp:\(port + 1)
+            ready_timeout=1
+            startretries=0
+            """, place: place
+        ) { daemon in
+            try await eventually { try await daemon.ctl("status", "never").output.contains("FATAL     not ready within 1 s") }
+            let names = ["http", "exec", "log", "notify"]
+            let before = try await daemon.ctl("status", "http", "exec", "log", "notify").output
+            #expect(names.allSatisfy { before.contains($0) } && before.components(separatedBy: "STARTING").count == 5, "\(before)")
+            try daemon.place.write("up", "")
+            try await eventually { try await daemon.isRunning("http", "exec", "log", "notify") }
+            let pid = try await daemon.ctl("pid", "http").output
+            try FileManager.default.removeItem(atPath: "\(daemon.place.directory)/up")
+            try await daemon.log(has: "has failed http:127.0.0.1:\(port)/health 2 times, and is started anew")
+            try await eventually { try await daemon.ctl("pid", "http").output != pid }
+            #expect(try await daemon.ctl("status", "http").output.contains("STARTING"))
+        }
+    }
 }

@@ -219,6 +219,35 @@ struct Place {
         }
     }
 
+    @Test("checks, dependencies and pauses between retries") func checks() throws {
+        let place = try Place()
+        defer { place.remove() }
+        let settings = try place.settings(
+            "[program:a]\ncommand=x\nready=http:8080/h?x=1\nalive=exec:/bin/t 'a b'\ndepends_on=b:b\nstartretries=unlimited\nretry_delay=0.5\nretry_max=10\n"
+                + "[program:b]\ncommand=y\nready=tcp:[::1]:90\n")
+        let a = settings.groups[0].programs[0]
+        #expect(
+            a.ready == .http(host: "127.0.0.1", port: 8080, path: "/h?x=1") && a.alive == .exec(["/bin/t", "a b"]) && a.startRetries == .max
+        )
+        #expect(settings.groups[1].programs[0].ready == .tcp(host: "::1", port: 90))
+        #expect((1...7).map { a.retry?.pause($0, chance: 0.5) } == [500, 1000, 2000, 4000, 8000, 10_000, 10_000])
+        #expect(a.retry?.pause(.max, chance: 1) == 10_500)
+        for (text, complaint) in [
+            ("[program:a]\ncommand=x\ndepends_on=a\n", "in a circle: a:a -> a:a"),
+            (
+                "[program:a]\ncommand=x\ndepends_on=b\n[program:b]\ncommand=x\ndepends_on=c\n[program:c]\ncommand=x\ndepends_on=a\n",
+                "a:a -> b:b -> c:c -> a:a"
+            ),
+            ("[program:a]\ncommand=x\ndepends_on=b\n", "depends on b, which is not there"),
+            ("[program:a]\ncommand=x\nready=udp:1\n", "is no kind of check"),
+            ("[program:a]\ncommand=x\nready=tcp:0\n", "not a valid port"),
+            ("[program:a]\ncommand=x\nalive=log:x\n", "cannot be asked again"),
+            ("[program:a]\ncommand=x\nready=exec:'a\n", "No closing quotation"),
+            ("[program:a]\ncommand=x\nretry_factor=0.5\n", "no number from 1.0"),
+            ("[program:a]\ncommand=x\nready=http:80/a b\n", "no path of a URL"),
+        ] { #expect(place.complaint(text).contains(complaint), "\(place.complaint(text))") }
+    }
+
     @Test("a configuration that is no file is refused") func noFile() throws {
         let place = try Place()
         defer { place.remove() }

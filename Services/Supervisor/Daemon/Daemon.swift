@@ -17,6 +17,10 @@ final class Daemon {
     var connections: [Int32: Connection] = [:]
     private var listeners: [Listener] = []
     private var byPid: [Int32: Process] = [:]
+    /// Commands that are no program's process.
+    private var endings: [Int32: (csys_exit) -> Void] = [:]
+    /// Those that wait for what they depend on.
+    private var waiting: [ObjectIdentifier: Process] = [:]
     private var pools: [ListenerPool] = []
     private var serial = -1
     private(set) var isEnding = false
@@ -127,7 +131,18 @@ final class Daemon {
         isRestarting = restart
         endingSince = Clock.monotonic()
         emit(.supervisorStopping) { [] }
-        groupsToStop = groups.values.sorted { ($0.settings.priority, $0.name) < ($1.settings.priority, $1.name) }
+        // What others depend on goes after them.
+        var depths: [String: Int] = [:]
+        func depth(_ group: ProcessGroup) -> Int {
+            if let known = depths[group.name] { return known }
+            depths[group.name] = 0
+            let below = group.ordered.flatMap { dependencies(of: $0) }.filter { $0.group != group.name }
+            let own = below.compactMap { groups[$0.group] }.map { depth($0) + 1 }.max() ?? 0
+            depths[group.name] = own
+            return own
+        }
+        groupsToStop = groups.values.map { (depth($0), $0.settings.priority, $0.name, $0) }
+            .sorted { ($0.0, $0.1, $0.2) < ($1.0, $1.1, $1.2) }.map(\.3)
         report()
         poller.soon { [weak self] in self?.stopNext() }
     }
@@ -171,14 +186,34 @@ final class Daemon {
     }
     func forget(_ pid: Int32) { byPid[pid] = nil }
 
+    func onEnd(of pid: Int32, _ action: @escaping (csys_exit) -> Void) { endings[pid] = action }
+
+    /// The processes that have to run, or to have succeeded, before it; empty when it depends on nothing.
+    func dependencies(of process: Process) -> [Process] {
+        process.settings.dependsOn.flatMap { name -> [Process] in
+            let (group, own) = name.halves(at: ":") ?? (name, "*")
+            guard let found = groups[group] else { return [] }
+            return own == "*" ? found.ordered : found.processes[own].map { [$0] } ?? []
+        }
+    }
+
+    func waits(_ process: Process, _ isWaiting: Bool) { waiting[ObjectIdentifier(process)] = isWaiting ? process : nil }
+
     func changed(_ process: Process) {
         allInfo = nil
+        if !waiting.isEmpty, !isEnding {
+            poller.soon { [weak self] in for process in self?.waiting.values.map({ $0 }) ?? [] { process.lookAtDependencies() } }
+        }
         if isEnding, process.state.isStopped { poller.soon { [weak self] in self?.stopNext() } }
     }
 
     func collect() {
         var end = csys_exit()
         while csys_collect_any(&end) == 1 {
+            if let ended = endings.removeValue(forKey: end.pid) {
+                ended(end)
+                continue
+            }
             guard let process = byPid[end.pid] else {
                 logger.info(
                     "reaped unknown pid \(end.pid) (\(end.by_signal ? "terminated by \(Signals.name(end.status))" : "exit status \(end.status)"))"

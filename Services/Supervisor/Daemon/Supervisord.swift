@@ -186,6 +186,20 @@ enum Sockets {
         }
     }
 
+    /// For messages from one user. Throws `Complaint`.
+    static func datagram(_ path: String, _ user: Accounts.User?) throws -> Int32 {
+        guard path.utf8.count <= 107 else { throw Complaint("the path of a socket has at most 107 bytes: \(path)") }
+        unlink(path)
+        let fd = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+        let old = umask(0o177)
+        let result = fd < 0 ? -1 : withUnixAddress(path) { bind(fd, $0, $1) }
+        umask(old)
+        if result == 0, user == nil || user?.uid == geteuid() || chown(path, user?.uid ?? .max, user?.gid ?? .max) == 0 { return fd }
+        let why = reason()
+        if fd >= 0 { close(fd) }
+        throw Complaint("\(path): \(why)")
+    }
+
     /// Made under another name and put into place, so that nobody meets it before its mode is right.
     private static func unix(_ path: String, _ mode: mode_t, _ owner: uid_t?, _ group: gid_t?) throws -> Int32 {
         if Files.exists(path) {

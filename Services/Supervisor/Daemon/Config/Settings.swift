@@ -67,6 +67,19 @@ struct Program: Hashable, Sendable {
         /// Meant to end: a start is done when it has, and says how.
         case oneshot
     }
+    /// Seconds until the first retry, by how much each next one is longer, and how long it becomes at most. A tenth is left to chance.
+    struct Retry: Hashable, Sendable {
+        var delay: Double
+        var factor: Double
+        var most: Double
+
+        /// Milliseconds before retry number `attempt`, from 1. `chance`: 0 to 1.
+        func pause(_ attempt: Int, chance: Double) -> Int {
+            var seconds = delay
+            for _ in 1..<max(1, min(attempt, 200)) where seconds < most { seconds *= factor }
+            return Int(min(seconds, most) * 1000 * (0.95 + 0.1 * chance))
+        }
+    }
     struct Output: Hashable, Sendable {
         enum File: Hashable, Sendable {
             case none, automatic
@@ -101,6 +114,18 @@ struct Program: Hashable, Sendable {
     var environment: [String: String] = [:]
     var serverURL: String?
     var redirectsError = false
+    /// Names of groups, or GROUP:PROCESS.
+    var dependsOn: [String] = []
+    /// It is RUNNING when this says so, instead of after `startSeconds`.
+    var ready: Check?
+    var readyTimeout = 60
+    /// It is started anew when this fails so many times in a row.
+    var alive: Check?
+    var aliveInterval = 10
+    var aliveTimeout = 5
+    var aliveFailures = 3
+    /// Nil: the n-th retry waits n seconds.
+    var retry: Retry?
     var output = Output()
     var error = Output()
 }
@@ -349,6 +374,7 @@ struct SettingsReader {
                 throw Complaint("two processes of group \(group.name) have the same name: \(names.joined(separator: ", "))")
             }
         }
+        try checkDependencies(groups)
         guard groups.reduce(0, { $0 + $1.programs.count }) <= Self.mostPrograms else {
             throw Complaint("more than \(Self.mostPrograms) processes are configured")
         }
@@ -388,7 +414,13 @@ struct SettingsReader {
             do { return try Values.boolean(text) ? .always : .never } catch { throw Complaint("invalid 'autorestart' value '\(text)'") }
         }
         model.startSeconds = try number(section, "startsecs", isOneshot ? 0 : 1, 0...86_400)
-        model.startRetries = try number(section, "startretries", isOneshot ? 0 : 3, 0...1_000_000)
+        model.startRetries = try value(section, "startretries", isOneshot ? 0 : 3, nil) { text in
+            if text.lowercased() == "unlimited" { return .max }
+            let number = try Values.integer(text)
+            guard number >= 0 else { throw Complaint("\(text) is below 0; unlimited means for ever") }
+            return number
+        }
+        try readChecks(section, &model)
         model.exitCodes = try value(section, "exitcodes", [0], nil, Values.exitCodes)
         model.stopSignal = try value(section, "stopsignal", SIGTERM, nil, Values.signal)
         model.stopWaitSeconds = try number(section, "stopwaitsecs", 10, 0...86_400)
@@ -424,6 +456,67 @@ struct SettingsReader {
             result.append(try instance(model, section, common, number, of: count, pattern))
         }
         return result.enumerated().sorted { ($0.element.priority, $0.offset) < ($1.element.priority, $1.offset) }.map(\.element)
+    }
+
+    private mutating func readChecks(_ section: IniFile.Section, _ model: inout Program) throws {
+        model.dependsOn = try value(section, "depends_on", [], nil, Values.list)
+        model.ready = try value(section, "ready", nil, nil) { try Check.parse($0) }
+        model.readyTimeout = try number(section, "ready_timeout", 60, 1...86_400)
+        model.alive = try value(section, "alive", nil, nil) { text in
+            let check = try Check.parse(text)
+            guard check.canBeAsked else { throw Complaint("a program cannot be asked again and again by \(check): tcp, http or exec") }
+            return check
+        }
+        model.aliveInterval = try number(section, "alive_interval", 10, 1...86_400)
+        model.aliveTimeout = try number(section, "alive_timeout", 5, 1...3600)
+        model.aliveFailures = try number(section, "alive_failures", 3, 1...1000)
+        func seconds(_ name: String, _ otherwise: Double, _ range: ClosedRange<Double>) throws -> Double {
+            try value(section, name, otherwise) { text in
+                guard let number = Double(text), range.contains(number) else {
+                    throw Complaint("'\(text)' is no number from \(range.lowerBound) to \(range.upperBound)")
+                }
+                return number
+            }
+        }
+        let names = ["retry_delay", "retry_factor", "retry_max"]
+        let isSet = names.contains { ini.option(section, $0) != nil }
+        let retry = Program.Retry(
+            delay: try seconds(names[0], 1, 0.001...3600), factor: try seconds(names[1], 2, 1...100),
+            most: try seconds(names[2], 60, 0.001...86_400))
+        model.retry = isSet ? retry : nil
+    }
+
+    /// What programs depend on is there, and nothing depends on itself.
+    private func checkDependencies(_ groups: [Group]) throws {
+        let byName = Dictionary(groups.map { ($0.name, $0) }) { first, _ in first }
+        var edges: [String: Set<String>] = [:]
+        for group in groups {
+            for program in group.programs {
+                let own = "\(group.name):\(program.name)"
+                for name in program.dependsOn {
+                    let (target, process) = name.halves(at: ":") ?? (name, "*")
+                    guard let found = byName[target], process == "*" || found.programs.contains(where: { $0.name == process }) else {
+                        throw Complaint("program \(own) depends on \(name), which is not there: expected GROUP or GROUP:PROCESS")
+                    }
+                    for other in found.programs where process == "*" || other.name == process {
+                        edges[own, default: []].insert("\(target):\(other.name)")
+                    }
+                }
+            }
+        }
+        var finished: Set<String> = []
+        var path: [String] = []
+        func visit(_ name: String) throws {
+            if finished.contains(name) { return }
+            if let start = path.firstIndex(of: name) {
+                throw Complaint("programs depend on each other in a circle: \((path[start...] + [name]).joined(separator: " -> "))")
+            }
+            path.append(name)
+            for next in (edges[name] ?? []).sorted() { try visit(next) }
+            path.removeLast()
+            finished.insert(name)
+        }
+        for name in edges.keys.sorted() { try visit(name) }
     }
 
     /// One of numprocs.

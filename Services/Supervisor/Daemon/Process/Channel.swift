@@ -97,6 +97,7 @@ final class Channel: Watcher {
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer) {
+        process.wrote(bytes)
         if process.listener != nil, which == .output { return process.hear(bytes, log: log) }
         guard capture != nil else { return record(bytes) }
         for piece in capture?.take(bytes) ?? [] {

@@ -46,6 +46,15 @@ final class Process {
     private var attempts = 0
     private var isKilling = false
     private var timer: Int?
+    private var probe: Probe?
+    private var pauseOfProbe: Int?
+    private var notifySocket: NotifySocket?
+    /// It was not ready in time, or not well, and is being ended for that.
+    private var isUnready = false
+    private var isUnwell = false
+    private var failures = 0
+    /// The end of what it wrote before it was ready.
+    private var written: [UInt8] = []
     /// Lives of less than a second, one after the other.
     private var shortLives = 0
     var outputLog: LogFile?
@@ -116,9 +125,9 @@ final class Process {
         guard let name = words.first, !name.isEmpty else { throw .notExecutable("command is empty") }
         var path = name
         if !name.contains("/") {
-            let search = settings.environment["PATH"] ?? daemon.environment["PATH"] ?? "/bin:/usr/bin:/usr/local/bin"
-            let found = search.split(separator: ":").map { "\($0)/\(name)" }.first { access($0, X_OK) == 0 && !Files.isDirectory($0) }
-            guard let found else { throw .notFound("can't find command '\(name)'") }
+            guard let found = Executable.find(name, settings.environment["PATH"] ?? daemon.environment["PATH"]) else {
+                throw .notFound("can't find command '\(name)'")
+            }
             path = found
         }
         var info = stat()
@@ -138,6 +147,12 @@ final class Process {
         lastStart = Clock.wall() / 1000
         startedAt = Clock.monotonic()
         change(to: .starting)
+        guard !lookAtDependencies() else { return }
+        begin()
+    }
+
+    private func begin() {
+        startedAt = Clock.monotonic()
         do {
             let (path, arguments) = try executable()
             try start(path, arguments)
@@ -147,6 +162,47 @@ final class Process {
             failed("\(error)")
         }
     }
+
+    /// What it waits for before it is started; empty when for nothing.
+    private(set) var waitsFor = ""
+
+    /// True when something that it depends on does not run yet; what could, is started. Once all do, it is started itself.
+    @discardableResult
+    func lookAtDependencies() -> Bool {
+        guard state == .starting, pid == 0 else { return false }
+        let missing = daemon.dependencies(of: self).filter { !$0.satisfies }
+        let wasWaiting = !waitsFor.isEmpty
+        guard !missing.isEmpty else {
+            stopWaiting()
+            if wasWaiting { begin() }
+            return false
+        }
+        if let broken = missing.first(where: { $0.state == .fatal || ($0.state == .exited && $0.settings.kind == .oneshot && wasWaiting) })
+        {
+            stopWaiting()
+            failed("\(broken.settings.name), which it depends on, has failed")
+            return true
+        }
+        let names = missing.map(\.settings.name).joined(separator: ", ")
+        if names != waitsFor {
+            waitsFor = names
+            encoded = nil
+            daemon.logger.info("\(settings.name) waits for \(names)")
+        }
+        daemon.waits(self, true)
+        for process in missing where process.state == .stopped || process.state == .exited { process.spawn() }
+        return true
+    }
+
+    private func stopWaiting() {
+        guard !waitsFor.isEmpty else { return }
+        waitsFor = ""
+        encoded = nil
+        daemon.waits(self, false)
+    }
+
+    /// What depends on it may start.
+    private var satisfies: Bool { settings.kind == .oneshot ? state == .exited && runs.last?.succeeded == true : state == .running }
 
     private func failed(_ why: String) {
         spawnError = why
@@ -158,6 +214,11 @@ final class Process {
     private func start(_ path: String, _ arguments: [String]) throws {
         if outputLog == nil, let outputPath { outputLog = try Self.open(outputPath, settings.output, outputFollowers) }
         if errorLog == nil, let errorPath { errorLog = try Self.open(errorPath, settings.error, errorFollowers) }
+        if settings.ready == .notify {
+            let path = "\(daemon.settings.daemon.childLogDirectory)/\(group)-\(settings.name)-\(getpid()).notify"
+            notifySocket = nil
+            notifySocket = try NotifySocket(path, settings.user, poller) { [weak self] in self?.isReady(.notify) }
+        }
         var ours: [Int32] = []
         var theirs: [Int32] = []
         defer { for fd in theirs { close(fd) } }
@@ -191,11 +252,15 @@ final class Process {
         encoded = nil
         daemon.started(self)
         daemon.logger.info("spawned: '\(settings.name)' with pid \(pid)")
+        isUnready = false
+        isUnwell = false
         if listener != nil { listener = ListenerState() }
         input = Input(ours[0], daemon.poller)
         channels = [Channel(.output, ours[1], self, settings.output, log: outputLog)]
         if !settings.redirectsError { channels.append(Channel(.error, ours[2], self, settings.error, log: errorLog)) }
-        if settings.startSeconds == 0 {
+        if let ready = settings.ready {
+            awaitReadiness(ready)
+        } else if settings.startSeconds == 0 {
             daemon.poller.soon { [weak self, pid] in if self?.pid == pid { self?.hasStayedUp() } }
         } else {
             wait(settings.startSeconds * 1000 + 1) { $0.hasStayedUp() }
@@ -213,6 +278,7 @@ final class Process {
         variables["SUPERVISOR_ENABLED"] = "1"
         variables["SUPERVISOR_PROCESS_NAME"] = settings.name
         variables["SUPERVISOR_GROUP_NAME"] = group
+        if let notifySocket { variables["NOTIFY_SOCKET"] = notifySocket.path }
         if let url = settings.serverURL ?? daemon.serverURL { variables["SUPERVISOR_SERVER_URL"] = url }
         variables.merge(settings.environment) { _, own in own }
         return variables
@@ -220,12 +286,86 @@ final class Process {
 
     /// STARTING to RUNNING, when it has lived for longer than startsecs.
     func hasStayedUp() {
-        guard state == .starting, pid != 0 else { return }
+        guard state == .starting, pid != 0, settings.ready == nil else { return }
         attempts = 0
         change(to: .running)
         daemon.logger.info(
             "success: \(settings.name) entered RUNNING state, process has stayed up for > than \(settings.startSeconds) seconds (startsecs)"
         )
+    }
+
+    // MARK: readiness and life
+
+    private func awaitReadiness(_ check: Check) {
+        wait(settings.readyTimeout * 1000) { process in
+            process.isUnready = true
+            process.daemon.logger.warn(
+                "'\(process.settings.name)' is not ready after \(process.settings.readyTimeout) s (\(check)), and is ended")
+            process.endIt()
+        }
+        if check.canBeAsked { askWhetherReady(check) }
+    }
+
+    private func askWhetherReady(_ check: Check) {
+        ask(check, limit: 5000) { process, isWell in
+            guard process.state == .starting, !process.isUnready else { return }
+            if isWell { return process.isReady(check) }
+            process.pauseOfProbe = process.poller.after(100) { [weak process] in process?.askWhetherReady(check) }
+        }
+    }
+
+    /// STARTING to RUNNING, because the program said so or was found so.
+    private func isReady(_ check: Check) {
+        guard state == .starting, pid != 0, !isUnready else { return }
+        attempts = 0
+        change(to: .running)
+        daemon.logger.info("success: \(settings.name) entered RUNNING state, it is ready (\(check))")
+    }
+
+    private func watchLife() {
+        guard let check = settings.alive else { return }
+        failures = 0
+        look(check)
+    }
+
+    private func look(_ check: Check) {
+        pauseOfProbe = poller.after(settings.aliveInterval * 1000) { [weak self] in
+            self?.ask(check, limit: (self?.settings.aliveTimeout ?? 5) * 1000) { process, isWell in
+                guard process.state == .running else { return }
+                process.failures = isWell ? 0 : process.failures + 1
+                guard process.failures >= process.settings.aliveFailures else { return process.look(check) }
+                process.daemon.logger.warn(
+                    "'\(process.settings.name)' (\(process.pid)) has failed \(check) \(process.failures) times, and is started anew")
+                process.isUnwell = true
+                process.endIt()
+            }
+        }
+    }
+
+    private func ask(_ check: Check, limit: Int, _ done: @escaping (Process, Bool) -> Void) {
+        probe = Probe(check, daemon, environment: environment, user: settings.user, directory: settings.directory, limit: limit) {
+            [weak self, pid] isWell in
+            guard let self, self.pid == pid, pid != 0 else { return }
+            done(self, isWell)
+        }
+    }
+
+    /// The stop signal, and SIGKILL when it does not help; the state stays as it is until the end is seen.
+    private func endIt() {
+        _ = deliver(settings.stopSignal, asGroup: settings.stopsGroup)
+        wait(settings.stopWaitSeconds * 1000) { _ = $0.deliver(SIGKILL, asGroup: $0.settings.killsGroup) }
+    }
+
+    /// What it writes may be the sign that it is ready.
+    func wrote(_ bytes: UnsafeRawBufferPointer) {
+        guard state == .starting, case .log(let text)? = settings.ready else { return }
+        let wanted = Array(text.utf8)
+        let all = written + Array(bytes)
+        if all.count >= wanted.count, (0...(all.count - wanted.count)).contains(where: { all[$0...].starts(with: wanted) }) {
+            written = []
+            return isReady(.log(text))
+        }
+        written = Array(all.suffix(wanted.count - 1))
     }
 
     // MARK: stopping
@@ -234,6 +374,11 @@ final class Process {
     func stop() -> String? { kill(settings.stopSignal) }
 
     private func kill(_ signal: Int32) -> String? {
+        if state == .starting, pid == 0 {
+            stopWaiting()
+            change(to: .stopped)
+            return nil
+        }
         if state == .backoff {
             daemon.logger.debug("Attempted to kill \(settings.name), which is in BACKOFF state.")
             change(to: .stopped)
@@ -273,6 +418,8 @@ final class Process {
         channels = []
         input?.close()
         input = nil
+        endProbe()
+        notifySocket = nil
         let lived = Clock.monotonic() - startedAt
         lastStop = Clock.wall() / 1000
         let status = end.by_signal ? -1 : Int(end.status)
@@ -290,9 +437,13 @@ final class Process {
             exitStatus = status
             change(to: .stopped, pid: ending)
             daemon.logger.log(level, "stopped: \(settings.name) (\(how))")
-        } else if settings.startSeconds > 0, lived < settings.startSeconds * 1000, state == .starting {
+        } else if state == .starting, settings.ready != nil || (settings.startSeconds > 0 && lived < settings.startSeconds * 1000) {
             exitStatus = nil
-            spawnError = "Exited too quickly (process log may have details)"
+            spawnError =
+                isUnready
+                ? "not ready within \(settings.readyTimeout) s"
+                : settings.ready == nil
+                    ? "Exited too quickly (process log may have details)" : "Exited before it was ready (process log may have details)"
             daemon.logger.warn("exited: \(settings.name) (\(how); not expected)")
             change(to: .backoff)
         } else {
@@ -321,6 +472,13 @@ final class Process {
 
     // MARK: changes
 
+    private func endProbe() {
+        poller.cancel(pauseOfProbe)
+        pauseOfProbe = nil
+        probe?.giveUp()
+        probe = nil
+    }
+
     /// Runs after so many milliseconds, unless the state changes first.
     private func wait(_ milliseconds: Int, _ action: @escaping (Process) -> Void) {
         daemon.poller.cancel(timer)
@@ -338,6 +496,8 @@ final class Process {
         encoded = nil
         daemon.poller.cancel(timer)
         timer = nil
+        endProbe()
+        if next == .running { watchLife() }
         if next == .backoff { attempts += 1 }
         daemon.emit(Self.type(next)) {
             var text = "processname:\(settings.name) groupname:\(group) from_state:\(before.name)"
@@ -381,13 +541,17 @@ final class Process {
             daemon.logger.info("gave up: \(settings.name) entered FATAL state, too many start retries too quickly")
             return
         }
-        wait(attempts * 1000) { $0.daemon.isEnding ? () : $0.spawn() }
+        let pause = settings.retry?.pause(attempts, chance: Double.random(in: 0...1)) ?? attempts * 1000
+        wait(pause) { $0.daemon.isEnding ? () : $0.spawn() }
     }
 
     private func restart() {
         guard state == .exited, !daemon.isEnding else { return }
         let code = exitStatus ?? 0
-        guard settings.restart == .always || (settings.restart == .unexpected && !settings.exitCodes.contains(code)) else { return }
+        guard
+            settings.restart == .always || (isUnwell && settings.restart != .never)
+                || (settings.restart == .unexpected && !settings.exitCodes.contains(code))
+        else { return }
         // At once; what does nothing but end is not run more often than supervisord would, once a second.
         guard shortLives > 3 else { return spawn() }
         wait(min(1000, 50 << min(shortLives - 4, 5))) { $0.daemon.isEnding ? () : $0.spawn() }

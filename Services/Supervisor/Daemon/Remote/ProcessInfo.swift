@@ -80,6 +80,7 @@ enum ProcessInfo {
         case .running: nil
         case .fatal, .backoff: process.spawnError.isEmpty ? "unknown error (try \"tail \(process.settings.name)\")" : process.spawnError
         case .stopped, .exited: process.lastStart == 0 ? "Not started" : Clock.text(process.lastStop, "%b %d %I:%M %p")
+        case .starting where !process.waitsFor.isEmpty: "waits for \(process.waitsFor)"
         case .starting, .stopping, .unknown: ""
         }
     }
