@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-build deps-run deps-test deps-bench build run test torture-bus bench bench-bus fuzz format lint clean
+.PHONY: help deps deps-build deps-run deps-test deps-bench deps-bench-supervisor build run test torture-bus bench bench-bus bench-supervisor \
+    fuzz format lint clean
 
 # Debian packages, by what needs them. The counter sample compiles C on the host; that is why the tests want a compiler.
 PACKAGES_build := git libsodium-dev libsqlite3-dev libzmq3-dev zlib1g-dev
@@ -10,6 +11,7 @@ PACKAGES_run := $(PACKAGES_build) curl haproxy python3
 PACKAGES_test := $(PACKAGES_run) bind9-dnsutils gcc jq libc6-dev python3-zmq skopeo strace supervisor
 PACKAGES_bench := $(PACKAGES_run) e2fsprogs gcc libc6-dev libhiredis-dev libnats-dev librabbitmq-dev nats-server python3-zmq \
     rabbitmq-server redis-server
+PACKAGES_bench-supervisor := $(PACKAGES_build) gcc libc6-dev python3 runit s6 supervisor
 
 # Where `make run` keeps the suite, and the copy of the sample app that it pushes.
 export SLIPWAY_HOME ?= $(if $(filter 0,$(shell id -u)),/var/lib/slipway,$(HOME)/.slipway)
@@ -18,11 +20,11 @@ SLIPWAY := $(CURDIR)/.build/debug/slipway
 OWN := Package.swift Services Shared Tests
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 18
 
 deps: deps-test ## Install the Debian packages that are missing, if any
 
-deps-build deps-run deps-test deps-bench: deps-%:
+deps-build deps-run deps-test deps-bench deps-bench-supervisor: deps-%:
 	@command -v swift >/dev/null || { echo "Swift 6.2 or later is not installed: see https://www.swift.org/install/linux/" >&2; exit 1; }
 	@missing=""; for package in $(PACKAGES_$*); do \
 	    [ "$$(dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null || true)" = installed ] || missing="$$missing $$package"; done; \
@@ -80,6 +82,11 @@ bench: deps-run ## Measure the way from push to live, memory and start (release 
 bench-bus: deps-bench ## Measure the bus beside NATS, Redis and RabbitMQ
 	@for product in slipway-bus slipway-bus-plain slipway; do swift build -c release --scratch-path .build-release --product $$product; done
 	@/usr/bin/python3 Tests/Benchmarks/bus.py --bin .build-release/release
+
+# ROUNDS=… (5), WHAT=idle,start,crash,tail,rpc,log,many, SLIPWAY_BENCH=DIR (where the peers' scripts are).
+bench-supervisor: deps-bench-supervisor ## Measure the supervisor beside supervisord, runit and s6
+	@swift build -c release --scratch-path .build-release --product slipway-supervisord
+	@/usr/bin/python3 Tests/Benchmarks/supervisor.py --bin .build-release/release
 
 # FUZZ: seconds for the codec; FUZZ_MESSAGES: messages for the router.
 fuzz: deps-test ## Throw random bytes at the wire's codec (libFuzzer) and random messages at the bus's router

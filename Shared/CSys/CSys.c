@@ -315,6 +315,8 @@ int csys_epoll_wait(int epoll, struct csys_ready *ready, int count, int millisec
     return found;
 }
 
+int csys_memory_file(const char *name) { return memfd_create(name, MFD_CLOEXEC); }
+
 int csys_accept(int listener) { return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
 
 int csys_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }

@@ -697,4 +697,80 @@ struct RealDaemon {
             #expect(try await daemon.ctl("status", "http").output.contains("STARTING"))
         }
     }
+
+    @Test("the daemon is changed for another version of itself, and its programs notice nothing") func reexec() async throws {
+        let place = try Place()
+        let programs = "\(place.directory)/bin"
+        try FileManager.default.createDirectory(atPath: programs, withIntermediateDirectories: true)
+        try FileManager.default.copyItem(atPath: Platform.binaries + "/slipway-supervisord", toPath: programs + "/slipway-supervisord")
+        try await RealDaemon.run(
+            """
+            [program:count]
+            command=/bin/sh -c "n=0; while :; do n=$((n+1)); echo $n; echo $n >&2; sleep 0.002; done"
+            stdout_logfile=%(here)s/count.log
+            stderr_logfile=%(here)s/count.err
+            stderr_logfile_maxbytes=1000
+            stderr_logfile_backups=100
+            [program:cat]
+            command=/bin/cat
+            stdout_logfile=%(here)s/cat.log
+            [program:slow]
+            command=/bin/sleep 1000
+            startsecs=4
+            [program:auto]
+            command=/bin/sleep 1000
+            [program:once]
+            type=oneshot
+            command=/bin/true
+            """, program: programs + "/slipway-supervisord", place: place
+        ) { daemon in
+            try await eventually { try await daemon.isRunning("count", "cat", "auto") }
+            #expect(try await daemon.ctl("start", "once").status == 0)
+            func pids() async throws -> String {
+                try await daemon.call("[(p['name'], p['pid'], p['start'], p['stdout_logfile']) for p in s.getAllProcessInfo()]")
+            }
+            let before = try await pids()
+            #expect(try await daemon.call("slipway.reexec()") == "True")
+            try await daemon.log(has: "supervisord goes on with pid \(daemon.process.pid)")
+            try await eventually { try await daemon.ctl("pid").output.trimmingCharacters(in: .newlines) == "\(daemon.process.pid)" }
+            #expect(try await pids() == before)
+            #expect(try await daemon.call("len(slipway.getRuns('once'))") == "1")
+            #expect(try await daemon.call("s.sendProcessStdin('cat', 'after')") == "True")
+            try await eventually { place.read("cat.log") == "after" }
+            try await daemon.log(has: "success: slow entered RUNNING state")
+            // Nothing that was written is missing, and it is still a child whose end is seen.
+            let count = place.read("count.log").split(separator: "\n").count
+            try await eventually { place.read("count.log").split(separator: "\n").count > count + 100 }
+            let pid = try #require(Int32(try await daemon.ctl("pid", "count").output.trimmingCharacters(in: .newlines)))
+            // By signal, too.
+            daemon.process.send(signal: SIGUSR1)
+            try await eventually { place.read("s.log").components(separatedBy: "goes on with pid").count == 3 }
+            kill(pid, SIGKILL)
+            try await daemon.log(has: "exited: count (terminated by SIGKILL; not expected)")
+            try await eventually { try await daemon.isRunning("count") }
+            let lines = place.read("count.log").split(separator: "\n").compactMap { Int($0) }
+            let end = (lines.dropFirst().firstIndex(of: 1) ?? lines.count)
+            #expect(lines[..<end].elementsEqual(1...end))
+
+            // What does not understand, or is not what runs, is refused, and nothing changes. A new file takes the place of the old one.
+            let stays = try await pids()
+            try place.write("bin/new", "#!/bin/sh\nexit 1\n")
+            chmod(programs + "/new", 0o755)
+            rename(programs + "/new", programs + "/slipway-supervisord")
+            #expect(
+                try await daemon.call("slipway.reexec()")
+                    == "fault 30 FAILED: \(programs)/slipway-supervisord does not understand the state of this one")
+            try FileManager.default.copyItem(atPath: Platform.binaries + "/slipway-supervisord", toPath: programs + "/new")
+            rename(programs + "/new", programs + "/slipway-supervisord")
+            #expect(try await pids() == stays)
+            #expect(try await daemon.call("slipway.reexec()") == "True")
+            try await eventually { place.read("s.log").components(separatedBy: "goes on with pid").count == 4 }
+            try await eventually { try await daemon.ctl("pid").status == 0 }
+            try place.write("s.conf", RealDaemon.configuration + "[program:other]\ncommand=/bin/cat\n")
+            #expect(
+                try await daemon.call("slipway.reexec()")
+                    == "fault 30 FAILED: the configuration is not the one that runs; 'supervisorctl update' first")
+            #expect(try await pids() == stays)
+        }
+    }
 }

@@ -78,8 +78,54 @@ final class Daemon {
 
     // MARK: life
 
+    /// The command line without its program and without what belongs to one start.
+    var arguments: [String] = []
+    /// Held while this runs.
+    var lock: PidLock?
+
+    /// What the program that takes the place of this one has to know.
+    var saved: State {
+        var saved = State()
+        saved.set("version", Reexec.version)
+        saved.set("serial", serial)
+        saved.set("pidfile", pidFile)
+        saved.set("lock", lock?.fd ?? -1)
+        saved.set(
+            "servers",
+            listeners.map { listener in
+                var one = State()
+                one.set("address", "\(listener.server.address)")
+                one.set("fd", listener.fd)
+                return one
+            })
+        saved.set("pools", pools.map(\.saved))
+        saved.set("processes", ordered.map(\.saved))
+        return saved
+    }
+
+    var descriptors: [Int32] { (listeners.map(\.fd) + ordered.flatMap(\.descriptors) + [pidFile, lock?.fd ?? -1]).filter { $0 >= 0 } }
+
+    private func resume(_ saved: State) {
+        serial = saved.int("serial") ?? -1
+        for process in saved.list("processes") {
+            groups[process.text("group") ?? ""]?.processes[process.text("name") ?? ""]?.restore(process)
+        }
+        for pool in saved.list("pools") { groups[pool.text("name") ?? ""]?.pool?.restore(pool) }
+        poller.soon { [weak self] in for pool in self?.pools ?? [] { pool.dispatch() } }
+        logger.info("supervisord goes on with pid \(getpid())")
+    }
+
+    func reexec(_ refused: @escaping (String) -> Void, accepted: @escaping () -> Void = {}) {
+        Reexec.begin(
+            self,
+            { [weak self] why in
+                self?.logger.critical("this program stays, because \(why)")
+                refused(why)
+            }, accepted: accepted)
+    }
+
     /// Runs until it is told to end; true when it shall begin again.
-    func run(_ sockets: [(Server, Int32)]) throws -> Bool {
+    func run(_ sockets: [(Server, Int32)], _ saved: State? = nil) throws -> Bool {
         signals = try SignalReader(self)
         csys_set_child_subreaper()
         listeners = sockets.map { Listener($0.0, $0.1, self) }
@@ -87,12 +133,19 @@ final class Daemon {
             logger.info("RPC interface 'supervisor' initialized")
             if server.username == nil { logger.critical("Server '\(server.name)' running without any HTTP authentication checking") }
         }
-        writePid()
-        logger.info("supervisord started with pid \(getpid())")
         for group in settings.groups { groups[group.name] = ProcessGroup(group, self) }
-        collectPools()
-        emit(.supervisorRunning) { [] }
-        for process in ordered where process.settings.autostart { process.spawn() }
+        if let saved {
+            pidFile = saved.int32("pidfile") ?? -1
+            if pidFile >= 0 { _ = fcntl(pidFile, F_SETFD, FD_CLOEXEC) }
+            collectPools()
+            resume(saved)
+        } else {
+            writePid()
+            logger.info("supervisord started with pid \(getpid())")
+            collectPools()
+            emit(.supervisorRunning) { [] }
+            for process in ordered where process.settings.autostart { process.spawn() }
+        }
         poller.run()
         for listener in listeners { listener.close() }
         for connection in connections.values { connection.close() }
@@ -305,7 +358,7 @@ final class Daemon {
 
 /// Signals, as something that the loop can wait for.
 final class SignalReader: Watcher {
-    static let taken = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2, SIGCHLD]
+    static let taken = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD]
     private let fd: Int32
     private unowned let daemon: Daemon
 
@@ -334,6 +387,9 @@ final class SignalReader: Watcher {
                     daemon.logger.warn("received SIGHUP indicating restart request")
                     daemon.end(restart: true)
                 }
+            case SIGUSR1:
+                daemon.logger.warn("received SIGUSR1 indicating a change of this program for its new version")
+                daemon.reexec { _ in }
             case SIGUSR2:
                 if daemon.isEnding {
                     daemon.logger.warn("ignored SIGUSR2 indicating log reopen request (shutdown in progress)")

@@ -19,6 +19,9 @@ struct Options {
     var minimumFiles: String?
     var minimumProcesses: String?
     var stripsANSI = false
+    /// The descriptor of the state of the program whose place this one takes, or would.
+    var resume: Int32?
+    var isCheck = false
 
     enum Wanted {
         case run(Options)
@@ -83,6 +86,9 @@ struct Options {
             case "help": return .print(help)
             case "version": return .print(Remote.supervisorVersion + "\n")
             case "configuration": configuration = try value(shown, given)
+            case "resume", "check-resume":
+                options.resume = Int32(try value(shown, given))
+                options.isCheck = name == "check-resume"
             default:
                 if let (path, _) = flags[name] {
                     guard given == nil else { throw Complaint("option \(shown) must not have an argument") }

@@ -9,7 +9,7 @@ public enum Supervisord {
             case .print(let text):
                 print(text, to: 1)
                 return 0
-            case .run(let options): return try run(options)
+            case .run(let options): return try run(options, arguments)
             }
         } catch {
             print("Error: \(error)\nFor help, use \(CommandLine.arguments.first ?? "supervisord") -h\n", to: 2)
@@ -22,23 +22,54 @@ public enum Supervisord {
         _ = text.withUTF8 { Files.write(fd, UnsafeRawBufferPointer($0)) }
     }
 
-    private static func run(_ options: Options) throws -> Int32 {
+    private static func run(_ given: Options, _ arguments: [String]) throws -> Int32 {
+        var options = given
+        let saved = try options.resume.map { try Reexec.load($0) }
+        if let fd = options.resume { close(fd) }
+        options.resume = nil
+        if options.isCheck {
+            _ = try SettingsReader.read(options.configuration)
+            return 0
+        }
+        var lasting = Self.lasting(arguments)
+        if lasting.suffix(2) != ["-c", options.configuration] { lasting += ["-c", options.configuration] }
+        return try run(options, lasting, resuming: saved)
+    }
+
+    /// Without what belongs to one start, and with the file's whole path: the directory may have been changed since.
+    private static func lasting(_ arguments: [String]) -> [String] {
+        var result: [String] = []
+        var rest = arguments[...]
+        while let argument = rest.popFirst() {
+            if argument == "--resume" {
+                _ = rest.popFirst()
+            } else {
+                result.append(argument)
+            }
+        }
+        return result
+    }
+
+    private static func run(_ options: Options, _ arguments: [String], resuming: State?) throws -> Int32 {
+        var resuming = resuming
         signal(SIGPIPE, SIG_IGN)
         var isDetached = false
         while true {
             var settings = try SettingsReader.read(options.configuration)
             try options.apply(to: &settings.daemon)
+            let isResuming = resuming != nil
+            if isResuming, !settings.daemon.isForeground { isDetached = true }
             // What whoever started us left open would live as long as we do; in the foreground it is meant for us.
             if !settings.daemon.isForeground, !isDetached { csys_close_from(3) }
             let files = try raiseLimits(settings.daemon)
             try dropPrivileges(settings.daemon)
             umask(settings.daemon.umask)
             absolutePaths(&settings)
-            let lock = try PidLock(settings.daemon.pidfile)
+            let lock = try PidLock(settings.daemon.pidfile, handedOver: resuming?.int32("lock"))
             let followers = Followers()
             let logger = try Self.logger(settings.daemon, followers, isDetached: isDetached)
-            if !settings.daemon.keepsOldLogs { removeOldLogs(settings.daemon) }
-            let sockets = try settings.servers.map { ($0, try Sockets.open($0)) }
+            if !settings.daemon.keepsOldLogs, !isResuming { removeOldLogs(settings.daemon) }
+            let sockets = try Self.sockets(settings.servers, resuming)
             if !settings.daemon.isForeground, !isDetached {
                 guard csys_daemonize() == 0 else { throw Complaint("cannot become a daemon: \(reason())") }
                 isDetached = true
@@ -54,10 +85,29 @@ public enum Supervisord {
             for note in settings.notes { logger.info(note) }
             for warning in settings.warnings { logger.warn(warning) }
             let daemon = try Daemon(settings, options, logger, followers, files: files)
-            let again = try daemon.run(sockets)
+            daemon.arguments = arguments
+            daemon.lock = lock
+            let again = try daemon.run(sockets, resuming)
+            resuming = nil
+            daemon.lock = nil
             withExtendedLifetime(lock) {}
             guard again else { return 0 }
         }
+    }
+
+    /// Those that were handed over, and new ones for what is new.
+    private static func sockets(_ servers: [Server], _ saved: State?) throws -> [(Server, Int32)] {
+        var known = Dictionary((saved?.list("servers") ?? []).map { ($0.text("address") ?? "", $0.int32("fd") ?? -1) }) { first, _ in first
+        }
+        let result = try servers.map { server in
+            if let fd = known.removeValue(forKey: "\(server.address)"), fd >= 0 {
+                _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
+                return (server, fd)
+            }
+            return (server, try Sockets.open(server))
+        }
+        for fd in known.values where fd >= 0 { close(fd) }
+        return result
     }
 
     /// Paths are those of the start, wherever the daemon goes afterwards.
@@ -143,9 +193,15 @@ public enum Supervisord {
 
 /// Keeps a second daemon from using the same pid file; the kernel lets go of it however we end.
 final class PidLock {
-    private let fd: Int32
+    let fd: Int32
 
-    init(_ path: String) throws {
+    init(_ path: String, handedOver: Int32? = nil) throws {
+        if let handedOver, handedOver >= 0 {
+            fd = handedOver
+            _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
+            lockPath = path + ".lock"
+            return
+        }
         fd = open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         // Where no file can be made, the pid file cannot be written either, and that is said later.
         guard fd >= 0 else { return }

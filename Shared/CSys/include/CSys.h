@@ -132,6 +132,9 @@ int csys_epoll_remove(int epoll, int fd);
 /// Waits `milliseconds` at most (negative: for ever); how many are ready, 0 also after a signal, -1 with errno.
 int csys_epoll_wait(int epoll, struct csys_ready *ready, int count, int milliseconds);
 
+/// memfd_create(2), close-on-exec; -1 with errno.
+int csys_memory_file(const char *name);
+
 /// A connection of a listening socket, close-on-exec and not blocking; -1 with errno.
 int csys_accept(int listener);
 

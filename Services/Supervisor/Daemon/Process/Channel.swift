@@ -30,6 +30,7 @@ final class Channel: Watcher {
         stripsANSI = process.daemon.settings.daemon.stripsANSI
         if settings.captureMaxBytes > 0, process.listener == nil { capture = Capture(most: settings.captureMaxBytes) }
         csys_set_nonblocking(fd)
+        _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
         poller.watch(fd, 1, self)
     }
     deinit { close() }
@@ -245,7 +246,7 @@ enum Syslog {
 final class Input: Watcher {
     private(set) var fd: Int32
     private let poller: Poller
-    private var waiting: [UInt8] = []
+    private(set) var waiting: [UInt8] = []
     /// What a process does not read is not kept without end.
     static let most = 16 << 20
 
@@ -253,6 +254,7 @@ final class Input: Watcher {
         self.fd = fd
         self.poller = poller
         csys_set_nonblocking(fd)
+        _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
     }
     deinit { close() }
 

@@ -188,7 +188,7 @@ enum Executable {
 /// The socket to which a program says that it is ready, as sd_notify(3) has it.
 final class NotifySocket: Watcher {
     let path: String
-    private let fd: Int32
+    let fd: Int32
     private let poller: Poller
     private let isReady: () -> Void
 
@@ -198,6 +198,16 @@ final class NotifySocket: Watcher {
         self.poller = poller
         self.isReady = isReady
         fd = try Sockets.datagram(path, user)
+        poller.watch(fd, 1, self)
+    }
+
+    /// One that was handed over.
+    init(_ fd: Int32, _ path: String, _ poller: Poller, _ isReady: @escaping () -> Void) {
+        self.path = path
+        self.poller = poller
+        self.isReady = isReady
+        self.fd = fd
+        _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
         poller.watch(fd, 1, self)
     }
     deinit {

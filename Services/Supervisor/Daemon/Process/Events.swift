@@ -46,6 +46,27 @@ struct PoolEvent {
     /// Counts those of the pool, from 0.
     var poolSerial: Int
 
+    init(event: Event, poolSerial: Int) {
+        self.event = event
+        self.poolSerial = poolSerial
+    }
+
+    /// As it was handed over.
+    init?(_ saved: State) {
+        guard let type = saved.text("type").flatMap({ EventType(rawValue: $0) }), let payload = saved.bytes("payload") else { return nil }
+        event = Event(type: type, payload: payload, serial: saved.int("serial") ?? 0)
+        poolSerial = saved.int("pool") ?? 0
+    }
+
+    var saved: State {
+        var saved = State()
+        saved.set("type", event.type.rawValue)
+        saved.set("payload", .bytes(event.payload))
+        saved.set("serial", event.serial)
+        saved.set("pool", poolSerial)
+        return saved
+    }
+
     /// The header line and the payload. `len` counts bytes; supervisord 4.2.5 counts characters, which listeners cannot use.
     func encoded(identifier: String, pool: String) -> [UInt8] {
         let head =
@@ -68,6 +89,19 @@ final class ListenerPool {
         self.name = name
         self.settings = settings
         self.daemon = daemon
+    }
+
+    var saved: State {
+        var saved = State()
+        saved.set("name", name)
+        saved.set("serial", poolSerial)
+        saved.set("events", buffer.map(\.saved))
+        return saved
+    }
+
+    func restore(_ saved: State) {
+        poolSerial = saved.int("serial") ?? -1
+        buffer = saved.list("events").compactMap { PoolEvent($0) }
     }
 
     func wants(_ type: EventType) -> Bool { settings.events.contains { $0.includes(type) } }
@@ -104,14 +138,14 @@ final class ListenerPool {
 
 /// What a listener said, and what is expected of it.
 struct ListenerState {
-    enum State: String { case acknowledged = "ACKNOWLEDGED", ready = "READY", busy = "BUSY", unknown = "UNKNOWN" }
+    enum Life: String { case acknowledged = "ACKNOWLEDGED", ready = "READY", busy = "BUSY", unknown = "UNKNOWN" }
     enum News {
-        case became(State, from: State)
+        case became(Life, from: Life)
         case done
         case rejected(String)
         case misspoke(String)
     }
-    private(set) var state = State.acknowledged
+    private(set) var state = Life.acknowledged
     var event: PoolEvent?
     private var said: [UInt8] = []
     private var resultLength: Int?
@@ -119,12 +153,31 @@ struct ListenerState {
     /// A result has no reason to be longer.
     private static let most = 1 << 20
 
+    init() {}
+
+    /// As it was handed over.
+    init(_ saved: State) {
+        state = saved.text("state").flatMap { Life(rawValue: $0) } ?? .unknown
+        said = saved.bytes("said") ?? []
+        resultLength = saved.int("result")
+        event = saved["event"].flatMap { PoolEvent(State($0)) }
+    }
+
+    var saved: State {
+        var saved = State()
+        saved.set("state", state.rawValue)
+        saved.set("said", .bytes(said))
+        if let resultLength { saved.set("result", resultLength) }
+        if let event { saved.set("event", event.saved.value) }
+        return saved
+    }
+
     mutating func give(_ event: PoolEvent) -> News {
         self.event = event
         return change(.busy)
     }
 
-    private mutating func change(_ next: State) -> News {
+    private mutating func change(_ next: Life) -> News {
         defer { state = next }
         return .became(next, from: state)
     }

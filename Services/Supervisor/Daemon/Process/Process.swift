@@ -3,7 +3,7 @@ import Glibc
 
 /// A configured process and its life: the states of supervisord, at the same moments and with the same words.
 final class Process {
-    enum State: Int {
+    enum Life: Int {
         case stopped = 0
         case starting = 10
         case running = 20
@@ -34,7 +34,7 @@ final class Process {
     let group: String
     unowned let daemon: Daemon
     private let poller: Poller
-    private(set) var state = State.stopped
+    private(set) var state = Life.stopped
     private(set) var pid: Int32 = 0
     /// Seconds since 1970; 0: never.
     private(set) var lastStart = 0
@@ -489,7 +489,7 @@ final class Process {
         }
     }
 
-    private func change(to next: State, pid: Int32? = nil, isExpected: Bool = true) {
+    private func change(to next: Life, pid: Int32? = nil, isExpected: Bool = true) {
         guard next != state else { return }
         let before = state
         state = next
@@ -520,7 +520,7 @@ final class Process {
         }
     }
 
-    private static func type(_ state: State) -> EventType {
+    private static func type(_ state: Life) -> EventType {
         switch state {
         case .stopped: .stopped
         case .starting: .starting
@@ -638,5 +638,112 @@ final class Process {
     func removeAutomaticLogs() {
         if settings.output.file == .automatic, let outputPath { unlink(outputPath) }
         if settings.error.file == .automatic, let errorPath { unlink(errorPath) }
+    }
+
+    // MARK: handing over
+
+    var descriptors: [Int32] { channels.map(\.fd) + [input?.fd ?? -1, notifySocket?.fd ?? -1] }
+
+    var saved: State {
+        var saved = State()
+        saved.set("group", group)
+        saved.set("name", settings.name)
+        saved.set("state", state.rawValue)
+        saved.set("pid", pid)
+        saved.set("start", lastStart)
+        saved.set("stop", lastStop)
+        saved.set("age", Clock.monotonic() - startedAt)
+        saved.set("attempts", attempts)
+        saved.set("killing", isKilling)
+        saved.set("unready", isUnready)
+        saved.set("unwell", isUnwell)
+        saved.set("short", shortLives)
+        saved.set("error", spawnError)
+        if let exitStatus { saved.set("exit", exitStatus) }
+        saved.set("stdout", outputPath)
+        saved.set("stderr", errorPath)
+        for channel in channels where channel.fd >= 0 { saved.set("fd-\(channel.which.rawValue)", channel.fd) }
+        if let input, input.isOpen {
+            saved.set("fd-stdin", input.fd)
+            saved.set("unread", .bytes(input.waiting))
+        }
+        if let notifySocket {
+            saved.set("fd-notify", notifySocket.fd)
+            saved.set("notify", notifySocket.path)
+        }
+        saved.set(
+            "runs",
+            runs.map { run in
+                var one = State()
+                one.set("began", run.began)
+                one.set("ended", run.ended)
+                if let status = run.status { one.set("status", status) }
+                if let signal = run.signal { one.set("signal", signal) }
+                one.set("succeeded", run.succeeded)
+                return one
+            })
+        if let listener { saved.set("listener", listener.saved.value) }
+        return saved
+    }
+
+    /// Goes on where the program before this one was.
+    func restore(_ saved: State) {
+        state = saved.int("state").flatMap { Life(rawValue: $0) } ?? .stopped
+        lastStart = saved.int("start") ?? 0
+        lastStop = saved.int("stop") ?? 0
+        startedAt = Clock.monotonic() - (saved.int("age") ?? 0)
+        attempts = saved.int("attempts") ?? 0
+        isKilling = saved.flag("killing")
+        isUnready = saved.flag("unready")
+        isUnwell = saved.flag("unwell")
+        shortLives = saved.int("short") ?? 0
+        spawnError = saved.text("error") ?? ""
+        exitStatus = saved.int("exit")
+        for (name, path) in [("stdout", \Process.outputPath), ("stderr", \Process.errorPath)] where saved.text(name) != self[keyPath: path]
+        {
+            // Of one that is named by itself, the name is the old one's.
+            if let own = self[keyPath: path] { unlink(own) }
+            self[keyPath: path] = saved.text(name)
+        }
+        runs = saved.list("runs").map { run in
+            Run(
+                began: run.int("began") ?? 0, ended: run.int("ended") ?? 0, status: run.int("status"), signal: run.int32("signal"),
+                succeeded: run.flag("succeeded"))
+        }
+        if listener != nil, let known = saved["listener"] { listener = ListenerState(State(known)) }
+        guard let pid = saved.int32("pid"), pid > 0 else { return goOn() }
+        self.pid = pid
+        daemon.started(self)
+        if let outputPath { outputLog = try? Self.open(outputPath, settings.output, outputFollowers) }
+        if let errorPath { errorLog = try? Self.open(errorPath, settings.error, errorFollowers) }
+        if let fd = saved.int32("fd-stdin") {
+            input = Input(fd, poller)
+            if let unread = saved.bytes("unread"), !unread.isEmpty { _ = input?.write(unread) }
+        }
+        if let fd = saved.int32("fd-stdout") { channels.append(Channel(.output, fd, self, settings.output, log: outputLog)) }
+        if let fd = saved.int32("fd-stderr") { channels.append(Channel(.error, fd, self, settings.error, log: errorLog)) }
+        if let fd = saved.int32("fd-notify"), let path = saved.text("notify") {
+            notifySocket = NotifySocket(fd, path, poller) { [weak self] in self?.isReady(.notify) }
+        }
+        goOn()
+    }
+
+    /// Sets the clocks again that the state has.
+    private func goOn() {
+        let age = Clock.monotonic() - startedAt
+        switch state {
+        case .starting where pid == 0: poller.soon { [weak self] in if self?.lookAtDependencies() == false { self?.begin() } }
+        case .starting where settings.ready != nil: if let ready = settings.ready { awaitReadiness(ready) }
+        case .starting: wait(max(0, settings.startSeconds * 1000 + 1 - age)) { $0.hasStayedUp() }
+        case .running: watchLife()
+        case .backoff: poller.soon { [weak self] in self?.tryAgain() }
+        case .stopping:
+            wait(settings.stopWaitSeconds * 1000) { process in
+                process.daemon.logger.warn("killing '\(process.settings.name)' (\(process.pid)) with SIGKILL")
+                _ = process.kill(SIGKILL)
+            }
+        case .exited: poller.soon { [weak self] in self?.restart() }
+        case .stopped, .fatal, .unknown: break
+        }
     }
 }

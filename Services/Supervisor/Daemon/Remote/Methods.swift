@@ -456,6 +456,16 @@ final class Remote {
             return .array(method.signature.map { .string($0) })
         }
         add("system.multicall", signature: "array array", "Many calls in one: structs with methodName and params.") { _, _, _ in nil }
+        add("slipway.reexec", signature: "boolean", "Change the daemon for the version that is installed now; its programs run on.") {
+            remote, _, reply in
+            var isAnswered = false
+            func once(_ result: Result<Value, Fault>) {
+                if !isAnswered { reply(result) }
+                isAnswered = true
+            }
+            remote.daemon.reexec({ once(.failure(Fault(.failed, $0))) }, accepted: { once(.success(.boolean(true))) })
+            return nil
+        }
         add(
             "slipway.getRuns", signature: "array string",
             "The last runs of a one-shot program, the newest last: start, end, exitstatus, signal, success."
