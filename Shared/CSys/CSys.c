@@ -150,6 +150,7 @@ static int child(void *context) {
         struct rlimit limit = {what->limits[i].value, what->limits[i].maximum};
         if (setrlimit((__rlimit_resource_t)what->limits[i].resource, &limit) != 0) return stop_at(job, CSYS_STEP_LIMIT);
     }
+    if (what->set_nice && setpriority(PRIO_PROCESS, 0, what->nice) != 0) return stop_at(job, CSYS_STEP_LIMIT);
     if (what->umask >= 0) umask((mode_t)what->umask);
     if (what->change_user) become(what, job);
     if (what->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {

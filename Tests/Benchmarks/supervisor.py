@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--peers", default=os.path.join(os.environ.get("SLIPWAY_BENCH") or os.path.join(os.path.dirname(ROOT), "shared", "bench"), "supervisor-discovery"))
     parser.add_argument("--page", default=os.path.join(ROOT, "docs", "benchmarks-supervisor.md"))
     arguments = parser.parse_args()
+    arguments.bin, arguments.peers, arguments.page = map(os.path.abspath, (arguments.bin, arguments.peers, arguments.page))
     if not os.path.exists(os.path.join(arguments.peers, "sup_bench.py")):
         sys.exit(f"sup_bench.py is not in {arguments.peers}: say where it is with --peers")
     samples, units = measure(arguments)

@@ -535,7 +535,7 @@ struct RealDaemon {
             // Many who say nothing keep nobody out.
             let silent = try Background([
                 "/usr/bin/python3", "-c",
-                "import socket,sys,time\na=[]\nfor i in range(400):\n s=socket.socket(); s.connect(('127.0.0.1',\(port))); s.send(b'POST /RPC2 HT'); a.append(s)\nprint('up',flush=True)\ntime.sleep(60)",
+                "import socket,sys,time\na=[]\nfor i in range(700):\n s=socket.socket(); s.connect(('127.0.0.1',\(port))); s.send(b'POST /RPC2 HT'); a.append(s)\nprint('up',flush=True)\ntime.sleep(60)",
             ])
             try await eventually { silent.text.contains("up") }
             #expect(try await status("-d", body, "-u", "bob:secret") == "200")
@@ -771,6 +771,125 @@ struct RealDaemon {
                 try await daemon.call("slipway.reexec()")
                     == "fault 30 FAILED: the configuration is not the one that runs; 'supervisorctl update' first")
             #expect(try await pids() == stays)
+        }
+    }
+
+    @Test("processes with a handed-over socket are changed one after the other, and no connection is refused; a bad one changes nothing")
+    func rolling() async throws {
+        let port = try Ports.freeBase()
+        let place = try Place()
+        try place.write(
+            "serve.py",
+            """
+            import os, signal, socket, sys, threading, time
+            if os.path.exists(sys.argv[1] + "/bad"): sys.exit(1)
+            assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_FDNAMES"].startswith("web_") and int(os.environ["LISTEN_PID"]) == os.getpid()
+            s = socket.socket(fileno=3)
+            s.settimeout(0.05)
+            end = []
+            signal.signal(signal.SIGTERM, lambda *_: end.append(1))
+            print("up", flush=True)
+            while not end:
+                try: c, _ = s.accept()
+                except TimeoutError: continue
+                c.settimeout(5); c.recv(1000); c.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n%d\\n" % os.getpid()); c.close()
+            """)
+        try await RealDaemon.run(
+            """
+            [program:web]
+            command=/usr/bin/python3 %(here)s/serve.py %(here)s
+            numprocs=2
+            process_name=%(program_name)s_%(process_num)d
+            listen=tcp:127.0.0.1:\(port)
+            ready=log:up
+            stdout_logfile=%(here)s/web_%(process_num)d.log
+            """, place: place
+        ) { daemon in
+            try await eventually { try await daemon.isRunning("web:*") }
+            func pids() async throws -> [Int32] {
+                try await daemon.ctl("pid", "web:web_0", "web:web_1").output.split(separator: "\n").compactMap { Int32($0) }
+            }
+            let before = try await pids()
+            let load = try Background([
+                "/usr/bin/python3", "-c",
+                """
+                import socket, sys
+                good = 0
+                while True:
+                    c = socket.create_connection(("127.0.0.1", \(port)), timeout=10); c.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+                    assert c.recv(1000).startswith(b"HTTP/1.0 200"); c.close(); good += 1
+                    if good % 10 == 0: print(good, flush=True)
+                """,
+            ])
+            try await eventually { load.text.contains("20\n") }
+            #expect(
+                try await daemon.call("[(r['name'], r['status']) for r in slipway.rollingRestart('web:*')]")
+                    == "[('web_0', 80), ('web_1', 80)]")
+            let after = try await pids()
+            #expect(after.count == 2 && Set(after).isDisjoint(with: before))
+            for pid in before { #expect(kill(pid, 0) != 0) }
+            try place.write("bad", "")
+            let failed = try await daemon.call("[(r['name'], r['status'], r['description']) for r in slipway.rollingRestart('web:*')]")
+            #expect(
+                failed
+                    == "[('web_0', 50, 'SPAWN_ERROR: web_0: Exited before it was ready (process log may have details); the old process goes on')]"
+            )
+            #expect(try await pids() == after)
+            #expect(try await daemon.ctl("status", "web:*").output.components(separatedBy: " RUNNING ").count == 3)
+            let served = load.text.split(separator: "\n").count
+            try await eventually { load.text.split(separator: "\n").count > served + 2 }
+            #expect(load.isRunning, "\(load.text.suffix(500))")
+            load.send(signal: SIGKILL)
+            #expect(place.read("web_0.log").components(separatedBy: "up\n").count == 3)
+            // The socket goes with its program.
+            #expect(try await daemon.ctl("stop", "web:*").status == 0)
+            #expect(Ports.answers(port))
+            try place.write("s.conf", RealDaemon.configuration)
+            #expect(try await daemon.ctl("update").output.contains("web: removed process group"))
+            #expect(!Ports.answers(port))
+        }
+    }
+
+    @Test("limits hold, and output can be written as JSON") func limits() async throws {
+        let place = try Place()
+        try place.write(
+            "x.sh",
+            #"""
+            ulimit -n; ulimit -c; nice; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status
+            printf 'a"\\b\t\377\nno end'
+            """#)
+        try await RealDaemon.run(
+            """
+            [program:x]
+            command=/bin/sh %(here)s/x.sh
+            limit_nofile=300
+            limit_core=0
+            limit_as=1GB
+            nice=5
+            oom_score_adj=300
+            no_new_privs=true
+            stdout_logfile=%(here)s/x.json
+            stdout_logfile_format=json
+            startsecs=0
+            autorestart=false
+            """, place: place
+        ) { daemon in
+            try await eventually { try await daemon.ctl("status", "x").output.contains("EXITED") }
+            struct Line: Decodable {
+                var time: String
+                var message: String
+                var stream: String
+                var process: String
+                var pid: Int
+            }
+            let lines = try daemon.place.read("x.json").split(separator: "\n").map {
+                try JSONDecoder().decode(Line.self, from: Data($0.utf8))
+            }
+            #expect(lines.map(\.message) == ["300", "0", "5", "300", "NoNewPrivs:\t1", "a\"\\b\t\u{FFFD}", "no end"])
+            #expect(
+                lines.allSatisfy {
+                    $0.stream == "stdout" && $0.process == "x" && $0.pid > 1 && $0.time.hasSuffix("Z") && $0.time.count == 24
+                })
         }
     }
 }

@@ -19,6 +19,11 @@ final class Daemon {
     private var byPid: [Int32: Process] = [:]
     /// Commands that are no program's process.
     private var endings: [Int32: (csys_exit) -> Void] = [:]
+    /// Sockets that are held for programs, by their address.
+    private var held: [Program.Listen: Int32] = [:]
+    /// Processes whose place another one has taken, until they have ended.
+    private var leaving: [ObjectIdentifier: Process] = [:]
+    var isChanging: Bool { !leaving.isEmpty }
     /// Those that wait for what they depend on.
     private var waiting: [ObjectIdentifier: Process] = [:]
     private var pools: [ListenerPool] = []
@@ -98,15 +103,30 @@ final class Daemon {
                 one.set("fd", listener.fd)
                 return one
             })
+        saved.set(
+            "held",
+            held.map { address, fd in
+                var one = State()
+                one.set("address", address.description)
+                one.set("fd", fd)
+                return one
+            })
         saved.set("pools", pools.map(\.saved))
         saved.set("processes", ordered.map(\.saved))
         return saved
     }
 
-    var descriptors: [Int32] { (listeners.map(\.fd) + ordered.flatMap(\.descriptors) + [pidFile, lock?.fd ?? -1]).filter { $0 >= 0 } }
+    var descriptors: [Int32] {
+        (listeners.map(\.fd) + ordered.flatMap(\.descriptors) + held.values + [pidFile, lock?.fd ?? -1]).filter { $0 >= 0 }
+    }
 
     private func resume(_ saved: State) {
         serial = saved.int("serial") ?? -1
+        for socket in saved.list("held") {
+            guard let address = try? Program.Listen.parse(socket.text("address") ?? ""), let fd = socket.int32("fd") else { continue }
+            _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
+            held[address] = fd
+        }
         for process in saved.list("processes") {
             groups[process.text("group") ?? ""]?.processes[process.text("name") ?? ""]?.restore(process)
         }
@@ -151,7 +171,9 @@ final class Daemon {
         for connection in connections.values { connection.close() }
         // While this is still here for them to look at.
         pools = []
+        leaving = [:]
         groups = [:]
+        closeSockets()
         for (server, _) in sockets { if case .unix(let path, _, _, _) = server.address { unlink(path) } }
         if pidFile >= 0 {
             unlink(settings.daemon.pidfile)
@@ -210,10 +232,13 @@ final class Daemon {
     }
 
     private func stopNext() {
-        while stopping == nil || stopping?.isStopped == true {
+        while stopping == nil
+            || (stopping?.isStopped == true && !leaving.values.contains { $0.group == stopping?.name && !$0.state.isStopped })
+        {
             guard let group = groupsToStop.popLast() else { return linger() }
             stopping = group
             for process in group.ordered.reversed() where process.state.isRunning { _ = process.stop() }
+            for process in leaving.values where process.group == group.name && process.state.isRunning { _ = process.stop() }
         }
     }
 
@@ -238,6 +263,78 @@ final class Daemon {
         allInfo = nil
     }
     func forget(_ pid: Int32) { byPid[pid] = nil }
+
+    /// The sockets of a program, opened when they are not yet. Throws `Complaint`.
+    func sockets(of program: Program) throws -> [(name: String, fd: Int32)] {
+        try program.listen.map { address in
+            if let fd = held[address] { return (program.name, fd) }
+            let fd = try Sockets.open(address, user: program.user)
+            held[address] = fd
+            return (program.name, fd)
+        }
+    }
+
+    /// Those that no program asks for any more.
+    private func closeSockets() {
+        let wanted = Set(groups.values.flatMap { $0.ordered.flatMap(\.settings.listen) })
+        for (address, fd) in held where !wanted.contains(address) {
+            close(fd)
+            held[address] = nil
+            if case .unix(let path) = address { unlink(path) }
+        }
+    }
+
+    /// Starts another one of the same beside it; once that runs it takes its place, and the old one is stopped. When it does not come up the old one
+    /// stays. `done` gets the reason then.
+    func replace(_ old: Process, in group: ProcessGroup, _ done: @escaping (String?) -> Void) {
+        let new = old.twin()
+        leaving[ObjectIdentifier(new)] = new
+        new.spawn()
+        new.observe { [weak self, weak group] new in
+            guard let self, let group else { return true }
+            switch new.state {
+            case .starting: return false
+            case .running:
+                leaving[ObjectIdentifier(new)] = nil
+                group.replace(old, by: new)
+                allInfo = nil
+                logger.info("\(new.settings.name) (\(new.pid)) takes the place of \(old.pid)")
+                guard old.state.isRunning else {
+                    done(nil)
+                    return true
+                }
+                leaving[ObjectIdentifier(old)] = old
+                _ = old.stop()
+                guard !old.state.isStopped else {
+                    leaving[ObjectIdentifier(old)] = nil
+                    done(nil)
+                    return true
+                }
+                old.observe { [weak self] old in
+                    guard old.state.isStopped else { return false }
+                    // After those that look at its end have looked.
+                    self?.poller.soon { self?.leaving[ObjectIdentifier(old)] = nil }
+                    done(nil)
+                    return true
+                }
+            default:
+                // It is not tried again: the old one serves.
+                _ = new.stop()
+                poller.soon { [weak self] in self?.leaving[ObjectIdentifier(new)] = nil }
+                logger.warn("\(new.settings.name) is not changed for a new process: \(new.spawnError)")
+                done(new.spawnError.isEmpty ? "it ended" : new.spawnError)
+            }
+            return true
+        }
+        // It may have failed at once.
+        if new.state == .backoff {
+            _ = new.stop()
+            poller.soon { [weak self] in self?.leaving[ObjectIdentifier(new)] = nil }
+            done(new.spawnError)
+        } else if new.settings.startSeconds == 0, new.settings.ready == nil {
+            new.hasStayedUp()
+        }
+    }
 
     func onEnd(of pid: Int32, _ action: @escaping (csys_exit) -> Void) { endings[pid] = action }
 
@@ -297,6 +394,7 @@ final class Daemon {
     func remove(_ group: ProcessGroup) -> Bool {
         guard group.isStopped else { return false }
         groups[group.name] = nil
+        closeSockets()
         collectPools()
         emit(.groupRemoved) { Array("groupname:\(group.name)\n".utf8) }
         return true

@@ -10,6 +10,7 @@ enum Reexec {
 
     /// Asks the new program, and becomes it. The answer comes only when that is not possible.
     static func begin(_ daemon: Daemon, _ refused: @escaping (String) -> Void, accepted: @escaping () -> Void) {
+        guard !daemon.isChanging else { return refused("processes are being changed for new ones; try again when that is done") }
         do {
             let fresh = try SettingsReader.read(daemon.options.configuration)
             guard Set(fresh.groups) == Set(daemon.groups.values.map(\.settings)) else {

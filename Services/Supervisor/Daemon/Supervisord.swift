@@ -242,6 +242,18 @@ enum Sockets {
         }
     }
 
+    /// One that is held for a program; it blocks, as programs expect. Throws `Complaint`.
+    static func open(_ address: Program.Listen, user: Accounts.User?) throws -> Int32 {
+        let fd: Int32
+        switch address {
+        case .tcp(let host, let port): fd = try inet(host, port)
+        case .unix(let path): fd = try unix(path, 0o666, user?.uid, user?.gid)
+        }
+        let flags = fcntl(fd, F_GETFL)
+        _ = fcntl(fd, F_SETFL, flags & ~O_NONBLOCK)
+        return fd
+    }
+
     /// For messages from one user. Throws `Complaint`.
     static func datagram(_ path: String, _ user: Accounts.User?) throws -> Int32 {
         guard path.utf8.count <= 107 else { throw Complaint("the path of a socket has at most 107 bytes: \(path)") }
@@ -281,7 +293,7 @@ enum Sockets {
             let why = reason()
             close(fd)
             unlink(place)
-            return Complaint("Cannot open an HTTP server: \(what) \(path): \(why)")
+            return Complaint("Cannot open a socket: \(what) \(path): \(why)")
         }
         let old = umask(0o177)
         let result = withUnixAddress(place) { bind(fd, $0, $1) }
@@ -302,7 +314,7 @@ enum Sockets {
         var found: UnsafeMutablePointer<addrinfo>?
         let code = getaddrinfo(host.isEmpty ? nil : host, "\(port)", &hints, &found)
         guard code == 0, let first = found else {
-            throw Complaint("Cannot open an HTTP server: \(host): \(String(cString: gai_strerror(code)))")
+            throw Complaint("Cannot open a socket: \(host): \(String(cString: gai_strerror(code)))")
         }
         defer { freeaddrinfo(found) }
         let fd = socket(
@@ -313,7 +325,7 @@ enum Sockets {
         guard bind(fd, first.pointee.ai_addr, first.pointee.ai_addrlen) == 0, listen(fd, 1024) == 0 else {
             let why = errno
             close(fd)
-            throw Complaint(why == EADDRINUSE ? "\(inUse) (port \(port))" : "Cannot open an HTTP server: \(host):\(port): \(reason(why))")
+            throw Complaint(why == EADDRINUSE ? "\(inUse) (port \(port))" : "Cannot open a socket: \(host):\(port): \(reason(why))")
         }
         return fd
     }

@@ -15,10 +15,27 @@ enum Clock {
     static func monotonic() -> Int { read(CLOCK_MONOTONIC) }
     static func wall() -> Int { read(CLOCK_REALTIME) }
 
+    /// Monotonic, too.
+    static func nanoseconds() -> Int {
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return now.tv_sec * 1_000_000_000 + now.tv_nsec
+    }
+
     private static func read(_ clock: clockid_t) -> Int {
         var now = timespec()
         clock_gettime(clock, &now)
         return now.tv_sec * 1000 + now.tv_nsec / 1_000_000
+    }
+
+    /// Now, as RFC 3339 has it.
+    static func utc() -> String {
+        let now = wall()
+        var time = time_t(now / 1000)
+        var parts = tm()
+        gmtime_r(&time, &parts)
+        let day = "\(1900 + parts.tm_year)-\((parts.tm_mon + 1).padded(2))-\(parts.tm_mday.padded(2))"
+        return "\(day)T\(parts.tm_hour.padded(2)):\(parts.tm_min.padded(2)):\(parts.tm_sec.padded(2)).\((now % 1000).padded(3))Z"
     }
 
     /// strftime(3) in local time. `seconds` since 1970.

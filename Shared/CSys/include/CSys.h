@@ -70,6 +70,8 @@ struct csys_spawn_order {
     int umask;
     bool set_oom_score;
     int oom_score;
+    bool set_nice;
+    int nice;
 };
 
 /// The outcome: a pid and a process descriptor (close-on-exec, owned by the caller), or the step that failed and its errno.

@@ -67,6 +67,32 @@ struct Program: Hashable, Sendable {
         /// Meant to end: a start is done when it has, and says how.
         case oneshot
     }
+    enum Listen: Hashable, Sendable, CustomStringConvertible {
+        case tcp(host: String, port: Int)
+        case unix(path: String)
+
+        var description: String {
+            switch self {
+            case .tcp(let host, let port): "tcp:\(host):\(port)"
+            case .unix(let path): "unix:\(path)"
+            }
+        }
+
+        static func parse(_ text: String) throws -> Listen {
+            switch text.halves(at: ":") {
+            case ("tcp", let rest)?:
+                let (host, port) = try Values.address(rest)
+                return .tcp(host: host, port: port)
+            case ("unix", let path)?:
+                guard path.hasPrefix("/"), path.utf8.count <= 107 else {
+                    throw Complaint("'\(path)' is no absolute path of at most 107 bytes")
+                }
+                return .unix(path: path)
+            default: throw Complaint("'\(text)' is no socket: tcp:PORT, tcp:ADDRESS:PORT or unix:PATH")
+            }
+        }
+    }
+
     /// Seconds until the first retry, by how much each next one is longer, and how long it becomes at most. A tenth is left to chance.
     struct Retry: Hashable, Sendable {
         var delay: Double
@@ -80,7 +106,25 @@ struct Program: Hashable, Sendable {
             return Int(min(seconds, most) * 1000 * (0.95 + 0.1 * chance))
         }
     }
+    /// What the kernel is to hold it to; nil: as the daemon.
+    struct Limits: Hashable, Sendable {
+        var files: UInt64?
+        var processes: UInt64?
+        /// Bytes.
+        var core: UInt64?
+        var memory: UInt64?
+        var nice: Int32?
+        var oomScore: Int32?
+        var noNewPrivileges = false
+    }
     struct Output: Hashable, Sendable {
+        enum Format: String, Hashable, Sendable {
+            /// Byte for byte.
+            case raw
+            /// A JSON object a line.
+            case json
+        }
+        var format = Format.raw
         enum File: Hashable, Sendable {
             case none, automatic
             case path(String)
@@ -114,6 +158,9 @@ struct Program: Hashable, Sendable {
     var environment: [String: String] = [:]
     var serverURL: String?
     var redirectsError = false
+    var limits = Limits()
+    /// Sockets that are opened here, once, and handed over to each of its processes (sd_listen_fds(3)).
+    var listen: [Listen] = []
     /// Names of groups, or GROUP:PROCESS.
     var dependsOn: [String] = []
     /// It is RUNNING when this says so, instead of after `startSeconds`.
@@ -421,6 +468,7 @@ struct SettingsReader {
             return number
         }
         try readChecks(section, &model)
+        try readLimits(section, &model)
         model.exitCodes = try value(section, "exitcodes", [0], nil, Values.exitCodes)
         model.stopSignal = try value(section, "stopsignal", SIGTERM, nil, Values.signal)
         model.stopWaitSeconds = try number(section, "stopwaitsecs", 10, 0...86_400)
@@ -440,6 +488,12 @@ struct SettingsReader {
             model[keyPath: path].captureMaxBytes = try number(section, "\(channel)_capture_maxbytes", 0, 0...(1 << 30), Values.bytes)
             model[keyPath: path].emitsEvents = try value(section, "\(channel)_events_enabled", false, nil, Values.boolean)
             model[keyPath: path].maxBytes = try number(section, "\(channel)_logfile_maxbytes", 50 << 20, 0...(.max), Values.bytes)
+            model[keyPath: path].format = try value(section, "\(channel)_logfile_format", .raw, nil) { text in
+                guard let format = Program.Output.Format(rawValue: text.lowercased()) else {
+                    throw Complaint("'\(text)' is no format: raw or json")
+                }
+                return format
+            }
             model[keyPath: path].backups = try number(section, "\(channel)_logfile_backups", 10, 0...10_000)
             model[keyPath: path].goesToSyslog = try value(section, "\(channel)_syslog", false, nil, Values.boolean)
         }
@@ -456,6 +510,27 @@ struct SettingsReader {
             result.append(try instance(model, section, common, number, of: count, pattern))
         }
         return result.enumerated().sorted { ($0.element.priority, $0.offset) < ($1.element.priority, $1.offset) }.map(\.element)
+    }
+
+    private mutating func readLimits(_ section: IniFile.Section, _ model: inout Program) throws {
+        func limit(_ name: String, _ parse: (String) throws -> Int = Values.integer) throws -> UInt64? {
+            try value(section, name, nil) { text in
+                if text.lowercased() == "unlimited" { return .max }
+                guard let number = UInt64(exactly: try parse(text)) else { throw Complaint("\(text) is below 0") }
+                return number
+            }
+        }
+        func whole(_ name: String, _ range: ClosedRange<Int>) throws -> Int32? {
+            guard ini.option(section, name) != nil else { return nil }
+            return Int32(try number(section, name, 0, range))
+        }
+        model.limits.files = try limit("limit_nofile")
+        model.limits.processes = try limit("limit_nproc")
+        model.limits.core = try limit("limit_core", Values.bytes)
+        model.limits.memory = try limit("limit_as", Values.bytes)
+        model.limits.nice = try whole("nice", -20...19)
+        model.limits.oomScore = try whole("oom_score_adj", -1000...1000)
+        model.limits.noNewPrivileges = try value(section, "no_new_privs", false, nil, Values.boolean)
     }
 
     private mutating func readChecks(_ section: IniFile.Section, _ model: inout Program) throws {
@@ -534,6 +609,8 @@ struct SettingsReader {
             throw wrong("\(complaint)", in: section)
         }
         program.directory = try text(section, "directory", own).map(Values.expandHome)
+        program.listen = try value(section, "listen", [], own) { try Values.list($0).map(Program.Listen.parse) }
+        guard program.listen.count <= 32 else { throw wrong("more than 32 sockets", in: section) }
         for (channel, path) in [("stdout", \Program.output), ("stderr", \Program.error)] {
             var goesToSyslog = model[keyPath: path].goesToSyslog
             program[keyPath: path].file = try value(section, "\(channel)_logfile", .automatic, own) { text in

@@ -19,6 +19,7 @@ final class Channel: Watcher {
     private var pause: Int?
     private let stripsANSI: Bool
     private var capture: Capture?
+    private var lines: JSONLines?
 
     init(_ which: Which, _ fd: Int32, _ process: Process, _ settings: Program.Output, log: LogFile?) {
         self.which = which
@@ -28,6 +29,7 @@ final class Channel: Watcher {
         self.log = log
         poller = process.daemon.poller
         stripsANSI = process.daemon.settings.daemon.stripsANSI
+        if settings.format == .json { lines = JSONLines(process.settings.name, process.group, process.pid, which) }
         if settings.captureMaxBytes > 0, process.listener == nil { capture = Capture(most: settings.captureMaxBytes) }
         csys_set_nonblocking(fd)
         _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
@@ -93,8 +95,13 @@ final class Channel: Watcher {
     }
 
     private func flush() {
-        guard capture != nil, let rest = capture?.rest() else { return }
-        rest.withUnsafeBytes { record($0) }
+        if let rest = capture?.rest() { rest.withUnsafeBytes { record($0) } }
+        if let rest = lines?.rest() { rest.withUnsafeBytes { log?.append($0) } }
+    }
+
+    private func write(_ bytes: UnsafeRawBufferPointer) {
+        guard lines != nil else { return log?.append(bytes) ?? () }
+        lines?.take(bytes).withUnsafeBytes { log?.append($0) }
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer) {
@@ -112,9 +119,9 @@ final class Channel: Watcher {
     private func record(_ bytes: UnsafeRawBufferPointer) {
         guard !bytes.isEmpty else { return }
         if stripsANSI {
-            ANSI.stripped(bytes).withUnsafeBytes { log?.append($0) }
+            ANSI.stripped(bytes).withUnsafeBytes { write($0) }
         } else {
-            log?.append(bytes)
+            write(bytes)
         }
         let daemon = process.daemon
         if settings.goesToSyslog { Syslog.write(process.settings.name, bytes) }
@@ -209,6 +216,74 @@ struct Capture {
             at = next + 1
         }
         return nil
+    }
+}
+
+/// Lines of output as JSON (RFC 8259), each with the time at which it was read, in UTC with milliseconds.
+struct JSONLines {
+    private let tail: [UInt8]
+    private var begun: [UInt8] = []
+    /// What has no end is cut here.
+    static let mostLine = 64 << 10
+
+    init(_ process: String, _ group: String, _ pid: Int32, _ which: Channel.Which) {
+        var tail = Array(",\"stream\":\"\(which.rawValue)\",\"process\":".utf8)
+        Self.string(Array(process.utf8)[...], &tail)
+        tail += Array(",\"group\":".utf8)
+        Self.string(Array(group.utf8)[...], &tail)
+        self.tail = tail + Array(",\"pid\":\(pid)}\n".utf8)
+    }
+
+    mutating func take(_ bytes: UnsafeRawBufferPointer) -> [UInt8] {
+        var result: [UInt8] = []
+        begun += bytes
+        var at = 0
+        while at < begun.count {
+            let limit = min(begun.count, at + Self.mostLine)
+            if let end = begun[at..<limit].firstIndex(of: 10) {
+                put(begun[at..<end], &result)
+                at = end + 1
+            } else if limit - at == Self.mostLine {
+                put(begun[at..<limit], &result)
+                at = limit
+            } else {
+                break
+            }
+        }
+        begun.removeFirst(at)
+        return result
+    }
+
+    /// What was begun when the output ended.
+    mutating func rest() -> [UInt8] {
+        var result: [UInt8] = []
+        if !begun.isEmpty { put(begun[...], &result) }
+        begun = []
+        return result
+    }
+
+    private func put(_ line: ArraySlice<UInt8>, _ result: inout [UInt8]) {
+        result += Array("{\"time\":\"\(Clock.utc())\",\"message\":".utf8)
+        Self.string(line, &result)
+        result += tail
+    }
+
+    /// Bytes that are no text become U+FFFD.
+    private static func string(_ bytes: ArraySlice<UInt8>, _ result: inout [UInt8]) {
+        result.append(UInt8(ascii: "\""))
+        let text = String(validating: bytes, as: UTF8.self) == nil ? Array(String(decoding: bytes, as: UTF8.self).utf8)[...] : bytes
+        for byte in text {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+                result.append(UInt8(ascii: "\\"))
+                result.append(byte)
+            case 0..<32:
+                let digits = String(byte, radix: 16)
+                result += Array("\\u00\(digits.utf8.count == 1 ? "0" : "")\(digits)".utf8)
+            default: result.append(byte)
+            }
+        }
+        result.append(UInt8(ascii: "\""))
     }
 }
 

@@ -59,8 +59,8 @@ final class Process {
     private var shortLives = 0
     var outputLog: LogFile?
     var errorLog: LogFile?
-    let outputFollowers = Followers()
-    let errorFollowers = Followers()
+    private(set) var outputFollowers = Followers()
+    private(set) var errorFollowers = Followers()
     private(set) var outputPath: String?
     private(set) var errorPath: String?
     private var channels: [Channel] = []
@@ -73,13 +73,14 @@ final class Process {
     /// The parts of the answer to getProcessInfo that stay as they are until the state changes.
     var encoded: EncodedInfo?
 
-    init(_ settings: Program, in group: String, _ daemon: Daemon) {
+    /// `logs`: the files of the one whose place it takes.
+    init(_ settings: Program, in group: String, _ daemon: Daemon, logs: (String?, String?)? = nil) {
         self.settings = settings
         self.group = group
         self.daemon = daemon
         poller = daemon.poller
-        outputPath = Self.path(settings.output, settings, "stdout", daemon)
-        errorPath = settings.redirectsError ? nil : Self.path(settings.error, settings, "stderr", daemon)
+        outputPath = logs.map(\.0) ?? Self.path(settings.output, settings, "stdout", daemon)
+        errorPath = logs.map(\.1) ?? (settings.redirectsError ? nil : Self.path(settings.error, settings, "stderr", daemon))
     }
     deinit { poller.cancel(timer) }
 
@@ -242,7 +243,7 @@ final class Process {
         let result = Spawner.start(
             path, arguments, environment: environment, directory: settings.directory,
             descriptors: [theirs[0], theirs[1], theirs[settings.redirectsError ? 1 : 2]], user: settings.user, umask: settings.umask,
-            files: daemon.childFiles)
+            files: daemon.childFiles, listeners: try daemon.sockets(of: settings), limits: settings.limits)
         guard result.pid > 0 else {
             for fd in ours { close(fd) }
             throw Spawner.complaint(result, path, settings)
@@ -509,7 +510,10 @@ final class Process {
             }
             return Array(text.utf8)
         }
-        observers.removeAll { $0(self) }
+        // What an observer does may change the state again, and bring new observers.
+        let asked = observers
+        observers = []
+        observers = asked.filter { !$0(self) } + observers
         daemon.changed(self)
         // What follows by itself, once those that look have looked.
         switch next {
@@ -638,6 +642,19 @@ final class Process {
     func removeAutomaticLogs() {
         if settings.output.file == .automatic, let outputPath { unlink(outputPath) }
         if settings.error.file == .automatic, let errorPath { unlink(errorPath) }
+    }
+
+    /// Another one of the same, to be started beside it and to take its place; it goes on with the same logs.
+    func twin() -> Process {
+        let twin = Process(settings, in: group, daemon, logs: (outputPath, errorPath))
+        twin.outputLog = outputLog
+        twin.errorLog = errorLog
+        twin.outputFollowers = outputFollowers
+        twin.errorFollowers = errorFollowers
+        twin.runs = runs
+        if listener != nil { twin.listener = ListenerState() }
+        twin.pool = pool
+        return twin
     }
 
     // MARK: handing over

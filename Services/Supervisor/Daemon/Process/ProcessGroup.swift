@@ -1,10 +1,10 @@
 /// Processes that are started, stopped and reread together.
 final class ProcessGroup {
     let settings: Group
-    let processes: [String: Process]
+    private(set) var processes: [String: Process]
     /// By priority: the order of starting.
-    let ordered: [Process]
-    let byName: [Process]
+    private(set) var ordered: [Process]
+    private(set) var byName: [Process]
     let pool: ListenerPool?
 
     init(_ settings: Group, _ daemon: Daemon) {
@@ -17,6 +17,14 @@ final class ProcessGroup {
             process.listener = ListenerState()
             process.pool = pool
         }
+        pool?.processes = ordered
+    }
+
+    /// One takes the place of the other.
+    func replace(_ old: Process, by new: Process) {
+        processes[new.settings.name] = new
+        ordered = ordered.map { $0 === old ? new : $0 }
+        byName = byName.map { $0 === old ? new : $0 }
         pool?.processes = ordered
     }
 

@@ -26,12 +26,16 @@ final class Listener: Watcher {
                 }
                 return
             }
-            guard daemon.connections.count < Self.mostConnections else {
-                Glibc.close(peer)
-                continue
-            }
+            makeRoom()
             daemon.connections[peer] = Connection(peer, server, daemon)
         }
+    }
+
+    /// Whoever has been silent for longest makes room for whoever comes: on its own socket, so that nobody is kept out of another one.
+    private func makeRoom() {
+        let mine = daemon.connections.values.filter { $0.server.name == server.name }
+        guard mine.count >= Self.mostConnections else { return }
+        (mine.filter(\.isIdle).min { $0.lastHeard < $1.lastHeard } ?? mine.min { $0.lastHeard < $1.lastHeard })?.close()
     }
 
     func close() {
@@ -43,8 +47,9 @@ final class Listener: Watcher {
 /// Somebody who asks: XML-RPC, the page for browsers, and logs that are followed.
 final class Connection: Watcher {
     private let fd: Int32
-    private let server: Server
+    let server: Server
     private unowned let daemon: Daemon
+    private(set) var lastHeard = Clock.nanoseconds()
     private var reader = HTTPReader()
     private var out: [UInt8] = []
     private var sent = 0
@@ -66,6 +71,9 @@ final class Connection: Watcher {
         daemon.poller.watch(fd, 1, self)
         limit(Self.requestLimit)
     }
+
+    /// It waits for nothing.
+    var isIdle: Bool { !isBusy && tail == nil && out.isEmpty }
 
     private func limit(_ seconds: Int?) {
         daemon.poller.cancel(timer)
@@ -106,6 +114,7 @@ final class Connection: Watcher {
             }
             return close()
         }
+        lastHeard = Clock.nanoseconds()
         if tail != nil || closesAfter { return }
         reader.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
         if reader.waiting > HTTPReader.mostBody + 2 * HTTPReader.mostHead, isBusy { return close() }

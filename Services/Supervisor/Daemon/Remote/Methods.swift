@@ -254,6 +254,26 @@ final class Remote {
         return open == 0 ? .array(results) : nil
     }
 
+    /// One after the other; the first that fails ends it, and what it and those after it run stays.
+    private func roll(_ processes: [Process], in group: ProcessGroup, _ reply: @escaping Reply) {
+        var results: [Value] = []
+        var rest = processes[...]
+        func next() {
+            guard let process = rest.popFirst() else { return reply(.success(.array(results))) }
+            guard process.state == .running || process.state == .starting else { return next() }
+            daemon.replace(process, in: group) { why in
+                let fault = why.map { Fault(.spawnError, "\(process.settings.name): \($0); the old process goes on") }
+                results.append(
+                    .structure([
+                        ("name", .string(process.settings.name)), ("group", .string(process.group)),
+                        ("status", .int((fault?.code ?? .success).rawValue)), ("description", .string(fault?.text ?? "OK")),
+                    ]))
+                if fault == nil { next() } else { reply(.success(.array(results))) }
+            }
+        }
+        next()
+    }
+
     // MARK: logs
 
     private func read(_ path: String?, _ offset: Value, _ length: Value) throws -> Value {
@@ -456,6 +476,14 @@ final class Remote {
             return .array(method.signature.map { .string($0) })
         }
         add("system.multicall", signature: "array array", "Many calls in one: structs with methodName and params.") { _, _, _ in nil }
+        add(
+            "slipway.rollingRestart", signature: "array string",
+            "Change the processes of NAME or GROUP:* for new ones, one after the other; an old one is stopped when its new one runs."
+        ) { remote, values, reply in
+            let (group, process) = try remote.find(text(values[0]))
+            remote.roll(process.map { [$0] } ?? group.ordered, in: group, reply)
+            return nil
+        }
         add("slipway.reexec", signature: "boolean", "Change the daemon for the version that is installed now; its programs run on.") {
             remote, _, reply in
             var isAnswered = false
