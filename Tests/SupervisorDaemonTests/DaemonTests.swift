@@ -719,24 +719,31 @@ struct RealDaemon {
             startsecs=4
             [program:auto]
             command=/bin/sleep 1000
+            [program:halves]
+            command=/bin/cat
+            stdout_logfile=%(here)s/halves.json
+            stdout_logfile_format=json
             [program:once]
             type=oneshot
             command=/bin/true
             """, program: programs + "/slipway-supervisord", place: place
         ) { daemon in
-            try await eventually { try await daemon.isRunning("count", "cat", "auto") }
+            try await eventually { try await daemon.isRunning("count", "cat", "auto", "halves") }
             #expect(try await daemon.ctl("start", "once").status == 0)
             func pids() async throws -> String {
                 try await daemon.call("[(p['name'], p['pid'], p['start'], p['stdout_logfile']) for p in s.getAllProcessInfo()]")
             }
             let before = try await pids()
+            #expect(try await daemon.call("s.sendProcessStdin('halves', 'half a ')") == "True")
             #expect(try await daemon.call("slipway.reexec()") == "True")
             try await daemon.log(has: "supervisord goes on with pid \(daemon.process.pid)")
             try await eventually { try await daemon.ctl("pid").output.trimmingCharacters(in: .newlines) == "\(daemon.process.pid)" }
             #expect(try await pids() == before)
             #expect(try await daemon.call("len(slipway.getRuns('once'))") == "1")
             #expect(try await daemon.call("s.sendProcessStdin('cat', 'after')") == "True")
+            #expect(try await daemon.call("s.sendProcessStdin('halves', 'line\\n')") == "True")
             try await eventually { place.read("cat.log") == "after" }
+            try await eventually { place.read("halves.json").contains(#""message":"half a line","#) }
             try await daemon.log(has: "success: slow entered RUNNING state")
             // Nothing that was written is missing, and it is still a child whose end is seen.
             let count = place.read("count.log").split(separator: "\n").count
@@ -890,6 +897,125 @@ struct RealDaemon {
                 lines.allSatisfy {
                     $0.stream == "stdout" && $0.process == "x" && $0.pid > 1 && $0.time.hasSuffix("Z") && $0.time.count == 24
                 })
+        }
+    }
+
+    @Test("what comes between while processes are changed leaves nothing behind and starts nothing twice") func interrupted() async throws {
+        let place = try Place()
+        try await RealDaemon.run(
+            """
+            [program:web]
+            command=/bin/sh -c "echo $$ >> %(here)s/pids; trap '' TERM; while :; do sleep 0.02; done"
+            startsecs=2
+            stopwaitsecs=1
+            [program:once]
+            type=oneshot
+            command=/bin/sh -c "echo run >> %(here)s/once; while [ ! -e %(here)s/go ]; do sleep 0.02; done"
+            [program:other]
+            command=/bin/sh -c "echo $$ >> %(here)s/pids; exec sleep 1000"
+            startsecs=2
+            """, place: place
+        ) { daemon in
+            try await eventually { try await daemon.isRunning("web", "other") }
+            // A one-shot program is not run beside itself.
+            async let once = daemon.ctl("start", "once")
+            try await eventually { place.read("once") == "run\n" }
+            #expect(try await daemon.call("slipway.rollingRestart('once')").hasPrefix("fault 30 FAILED: once is a one-shot program"))
+            try place.write("go", "")
+            #expect(try await once.status == 0 && place.read("once") == "run\n")
+            // One is enough, and a change of the daemon waits for its end.
+            @Sendable func count() -> Int { place.read("pids").split(separator: "\n").count }
+            async let first = daemon.call("[(r['status'], r['description']) for r in slipway.rollingRestart('other')]")
+            try await eventually { count() == 3 }
+            #expect(
+                try await daemon.call("slipway.rollingRestart('other')")
+                    == "fault 30 FAILED: other is being changed for a new process already")
+            #expect(try await daemon.call("slipway.reexec()").hasPrefix("fault 30 FAILED: processes are being changed"))
+            // Who stops it means the new one, too.
+            #expect(try await daemon.ctl("stop", "other").status == 0)
+            #expect(try await first.hasPrefix("[(50, 'SPAWN_ERROR: other: "))
+            #expect(try await daemon.ctl("status", "other").output.contains("STOPPED"))
+            // The end comes in the middle; both ignore SIGTERM.
+            async let second = daemon.call("slipway.rollingRestart('web')")
+            try await eventually { count() == 4 }
+            daemon.process.send(signal: SIGTERM)
+            #expect(try await daemon.process.finish(within: 30).status == 0)
+            _ = try? await second
+            for pid in place.read("pids").split(separator: "\n").compactMap({ Int32($0) }) { #expect(kill(pid, 0) != 0, "\(pid) lives on") }
+        }
+    }
+
+    @Test("a dependency that ends, or is stopped, is not started again and again for who waits") func brokenDependencies() async throws {
+        try await RealDaemon.run(
+            """
+            [program:web]
+            command=/bin/sleep 1000
+            depends_on=brief,long
+            startretries=0
+            [program:brief]
+            command=/bin/true
+            startsecs=0
+            autorestart=false
+            [program:api]
+            command=/bin/sleep 1000
+            depends_on=long
+            startretries=0
+            [program:long]
+            command=/bin/sleep 1000
+            ready=exec:/bin/false
+            """
+        ) { daemon in
+            try await eventually {
+                try await daemon.ctl("status", "web").output.contains("FATAL     brief, which it depends on, has failed")
+            }
+            #expect(daemon.place.read("s.log").components(separatedBy: "spawned: 'brief'").count == 2)
+            #expect(try await daemon.ctl("status", "api").output.contains("waits for long"))
+            #expect(try await daemon.ctl("stop", "long").status == 0)
+            try await eventually {
+                try await daemon.ctl("status", "api").output.contains("FATAL     long, which it depends on, has been stopped")
+            }
+            #expect(try await daemon.ctl("status", "long").output.contains("STOPPED"))
+            #expect(try await daemon.ctl("remove", "long").status == 0)
+        }
+    }
+
+    @Test("who asks and goes away before the answer costs nothing; who asks and does not read is not answered without end")
+    func goneAndSilent() async throws {
+        try await RealDaemon.run("[program:slow]\ncommand=/bin/sleep 1000\nstartsecs=1000\nautostart=false\n") { daemon in
+            let script = """
+                import socket, sys, time
+                s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+                call = b"<methodCall><methodName>%s</methodName><params>%s</params></methodCall>"
+                def send(method, params=b""):
+                    body = call % (method, params)
+                    s.sendall(b"POST /RPC2 HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+                if sys.argv[2] == "gone":
+                    send(b"supervisor.startProcess", b"<param><value>slow</value></param>"); time.sleep(0.3)
+                else:
+                    s.setblocking(False)
+                    try:
+                        while True: send(b"supervisor.getAllConfigInfo")
+                    except BlockingIOError: pass
+                    print("full", flush=True); time.sleep(60)
+                """
+            func ticks() throws -> Int {
+                let stat = try String(contentsOfFile: "/proc/\(daemon.process.pid)/stat", encoding: .utf8)
+                let fields = stat.components(separatedBy: ") ").last?.split(separator: " ") ?? []
+                return (Int(fields[11]) ?? 0) + (Int(fields[12]) ?? 0)
+            }
+            let socket = "\(daemon.place.directory)/s.sock"
+            _ = try await TestKit.run(["/usr/bin/python3", "-c", script, socket, "gone"])
+            let before = try ticks()
+            try await Task.sleep(for: .milliseconds(500))
+            // Turning round and round, it would have used fifty.
+            #expect(try ticks() - before < 20)
+            let silent = try Background(["/usr/bin/python3", "-c", script, socket, "silent"])
+            try await eventually { silent.text.contains("full") }
+            #expect(try await daemon.ctl("pid").status == 0)
+            let pages = try String(contentsOfFile: "/proc/\(daemon.process.pid)/statm", encoding: .utf8).split(separator: " ")
+            let resident = (Int(pages[1]) ?? .max / 8) * 4
+            #expect(resident < 64 << 10, "\(resident) KiB")
+            silent.send(signal: SIGKILL)
         }
     }
 }

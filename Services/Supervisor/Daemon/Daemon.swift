@@ -128,11 +128,20 @@ final class Daemon {
             held[address] = fd
         }
         for process in saved.list("processes") {
-            groups[process.text("group") ?? ""]?.processes[process.text("name") ?? ""]?.restore(process)
+            if let own = groups[process.text("group") ?? ""]?.processes[process.text("name") ?? ""] {
+                own.restore(process)
+            } else if let pid = process.int("pid"), pid > 0 {
+                logger.critical(
+                    "process \(pid) ('\(process.text("name") ?? "")') runs, and the configuration knows nothing of it; end it by hand")
+            }
         }
         for pool in saved.list("pools") { groups[pool.text("name") ?? ""]?.pool?.restore(pool) }
         poller.soon { [weak self] in for pool in self?.pools ?? [] { pool.dispatch() } }
         logger.info("supervisord goes on with pid \(getpid())")
+    }
+
+    func pauseLooking(_ isPaused: Bool) {
+        for process in ordered { if isPaused { process.stopLooking() } else { process.goOnLooking() } }
     }
 
     func reexec(_ refused: @escaping (String) -> Void, accepted: @escaping () -> Void = {}) {
@@ -164,7 +173,8 @@ final class Daemon {
             logger.info("supervisord started with pid \(getpid())")
             collectPools()
             emit(.supervisorRunning) { [] }
-            for process in ordered where process.settings.autostart { process.spawn() }
+            // One that another depends on may have been started for that one.
+            for process in ordered where process.settings.autostart && process.state == .stopped { process.spawn() }
         }
         poller.run()
         for listener in listeners { listener.close() }
@@ -287,53 +297,58 @@ final class Daemon {
     /// Starts another one of the same beside it; once that runs it takes its place, and the old one is stopped. When it does not come up the old one
     /// stays. `done` gets the reason then.
     func replace(_ old: Process, in group: ProcessGroup, _ done: @escaping (String?) -> Void) {
-        let new = old.twin()
+        let new = old.makeTwin()
+        old.twin = new
         leaving[ObjectIdentifier(new)] = new
-        new.spawn()
-        new.observe { [weak self, weak group] new in
-            guard let self, let group else { return true }
-            switch new.state {
-            case .starting: return false
-            case .running:
-                leaving[ObjectIdentifier(new)] = nil
-                group.replace(old, by: new)
-                allInfo = nil
-                logger.info("\(new.settings.name) (\(new.pid)) takes the place of \(old.pid)")
-                guard old.state.isRunning else {
-                    done(nil)
+        var why: String?
+        func look(_ new: Process) -> Bool {
+            if new.state == .running, why == nil {
+                if groups[group.name] === group, group.processes[new.settings.name] === old, old.twin === new, !isEnding {
+                    takePlace(new, of: old, in: group, done)
                     return true
                 }
-                leaving[ObjectIdentifier(old)] = old
-                _ = old.stop()
-                guard !old.state.isStopped else {
-                    leaving[ObjectIdentifier(old)] = nil
-                    done(nil)
-                    return true
-                }
-                old.observe { [weak self] old in
-                    guard old.state.isStopped else { return false }
-                    // After those that look at its end have looked.
-                    self?.poller.soon { self?.leaving[ObjectIdentifier(old)] = nil }
-                    done(nil)
-                    return true
-                }
-            default:
-                // It is not tried again: the old one serves.
-                _ = new.stop()
-                poller.soon { [weak self] in self?.leaving[ObjectIdentifier(new)] = nil }
-                logger.warn("\(new.settings.name) is not changed for a new process: \(new.spawnError)")
-                done(new.spawnError.isEmpty ? "it ended" : new.spawnError)
+                why = "it was stopped meanwhile"
             }
+            switch new.state {
+            case .starting, .stopping: return false
+            case .running, .backoff:
+                // It is not tried again: the old one serves.
+                if why == nil { why = new.spawnError.isEmpty ? "it ended" : new.spawnError }
+                new.isDismissed = true
+                _ = new.stop()
+                guard new.state.isStopped else { return false }
+            default: break
+            }
+            new.isDismissed = true
+            if old.twin === new { old.twin = nil }
+            let reason = why ?? (new.spawnError.isEmpty ? "it was stopped" : new.spawnError)
+            logger.warn("\(new.settings.name) is not changed for a new process: \(reason)")
+            poller.soon { [weak self] in self?.leaving[ObjectIdentifier(new)] = nil }
+            done(reason)
             return true
         }
-        // It may have failed at once.
-        if new.state == .backoff {
-            _ = new.stop()
-            poller.soon { [weak self] in self?.leaving[ObjectIdentifier(new)] = nil }
-            done(new.spawnError)
-        } else if new.settings.startSeconds == 0, new.settings.ready == nil {
-            new.hasStayedUp()
+        new.spawn()
+        if new.settings.startSeconds == 0, new.settings.ready == nil { new.hasStayedUp() }
+        if !look(new) { new.observe(look) }
+    }
+
+    private func takePlace(_ new: Process, of old: Process, in group: ProcessGroup, _ done: @escaping (String?) -> Void) {
+        old.twin = nil
+        old.isDismissed = true
+        leaving[ObjectIdentifier(new)] = nil
+        group.replace(old, by: new)
+        allInfo = nil
+        logger.info("\(new.settings.name) (\(new.pid)) takes the place of \(old.pid)")
+        leaving[ObjectIdentifier(old)] = old
+        if old.state.isRunning { _ = old.stop() }
+        func look(_ old: Process) -> Bool {
+            guard old.state.isStopped else { return false }
+            // After those that look at its end have looked.
+            poller.soon { [weak self] in self?.leaving[ObjectIdentifier(old)] = nil }
+            done(nil)
+            return true
         }
+        if !look(old) { old.observe(look) }
     }
 
     func onEnd(of pid: Int32, _ action: @escaping (csys_exit) -> Void) { endings[pid] = action }
@@ -352,7 +367,10 @@ final class Daemon {
     func changed(_ process: Process) {
         allInfo = nil
         if !waiting.isEmpty, !isEnding {
-            poller.soon { [weak self] in for process in self?.waiting.values.map({ $0 }) ?? [] { process.lookAtDependencies() } }
+            // After what follows by itself: one that ended may have been started again by then.
+            poller.soon { [weak self] in
+                self?.poller.soon { for process in self?.waiting.values.map({ $0 }) ?? [] { process.lookAtDependencies() } }
+            }
         }
         if isEnding, process.state.isStopped { poller.soon { [weak self] in self?.stopNext() } }
     }
@@ -392,7 +410,7 @@ final class Daemon {
 
     /// False when something of it runs.
     func remove(_ group: ProcessGroup) -> Bool {
-        guard group.isStopped else { return false }
+        guard group.isStopped, !leaving.values.contains(where: { $0.group == group.name }) else { return false }
         groups[group.name] = nil
         closeSockets()
         collectPools()

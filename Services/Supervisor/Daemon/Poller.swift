@@ -36,7 +36,11 @@ final class Poller {
 
     func change(_ fd: Int32, _ events: Int32) { csys_epoll_change(epoll, fd, events) }
 
+    /// Those that were given up in this round: their number may be another one's by now, and an event that lies there the old one's.
+    private var dropped: Set<Int32> = []
+
     func forget(_ fd: Int32) {
+        dropped.insert(fd)
         guard watchers.removeValue(forKey: fd) != nil else { return }
         csys_epoll_remove(epoll, fd)
     }
@@ -86,10 +90,11 @@ final class Poller {
             while true {
                 runDue()
                 guard isRunning else { return }
+                dropped.removeAll(keepingCapacity: true)
                 let count = csys_epoll_wait(epoll, ready.baseAddress, 256, pause)
                 for index in 0..<max(0, Int(count)) {
                     // An earlier one in this round may have ended it.
-                    guard let watcher = watchers[ready[index].fd] else { continue }
+                    guard !dropped.contains(ready[index].fd), let watcher = watchers[ready[index].fd] else { continue }
                     watcher.ready(ready[index].fd, ready[index].events)
                     runLater()
                 }

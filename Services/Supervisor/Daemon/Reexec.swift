@@ -10,13 +10,7 @@ enum Reexec {
 
     /// Asks the new program, and becomes it. The answer comes only when that is not possible.
     static func begin(_ daemon: Daemon, _ refused: @escaping (String) -> Void, accepted: @escaping () -> Void) {
-        guard !daemon.isChanging else { return refused("processes are being changed for new ones; try again when that is done") }
-        do {
-            let fresh = try SettingsReader.read(daemon.options.configuration)
-            guard Set(fresh.groups) == Set(daemon.groups.values.map(\.settings)) else {
-                return refused("the configuration is not the one that runs; 'supervisorctl update' first")
-            }
-        } catch { return refused("\(error)") }
+        if let why = obstacle(daemon) { return refused(why) }
         let program = path
         let fd = save(daemon)
         guard fd >= 0 else { return refused("no memory for the state: \(reason())") }
@@ -40,10 +34,29 @@ enum Reexec {
         }
     }
 
+    /// Why it cannot be done now.
+    private static func obstacle(_ daemon: Daemon) -> String? {
+        if daemon.isEnding { return "it is being shut down" }
+        if daemon.isChanging { return "processes are being changed for new ones; try again when that is done" }
+        do {
+            var fresh = try SettingsReader.read(daemon.options.configuration)
+            try daemon.options.apply(to: &fresh.daemon)
+            guard Set(fresh.groups) == Set(daemon.groups.values.map(\.settings)) else {
+                return "the configuration is not the one that runs; 'supervisorctl update' first"
+            }
+        } catch { return "\(error)" }
+        return nil
+    }
+
     private static func become(_ program: String, _ daemon: Daemon, _ refused: (String) -> Void) {
-        guard !daemon.isEnding else { return refused("it is being shut down") }
+        // Much may have happened since it was asked.
+        if let why = obstacle(daemon) { return refused(why) }
+        daemon.pauseLooking(true)
         let fd = save(daemon)
-        guard fd >= 0 else { return refused("no memory for the state: \(reason())") }
+        guard fd >= 0 else {
+            daemon.pauseLooking(false)
+            return refused("no memory for the state: \(reason())")
+        }
         daemon.logger.info("becoming \(program)")
         let kept = daemon.descriptors + [fd]
         for fd in kept { _ = fcntl(fd, F_SETFD, 0) }
@@ -53,6 +66,7 @@ enum Reexec {
         for fd in kept { _ = fcntl(fd, F_SETFD, FD_CLOEXEC) }
         for text in argv { free(text) }
         close(fd)
+        daemon.pauseLooking(false)
         refused("\(program) cannot be run: \(why)")
     }
 

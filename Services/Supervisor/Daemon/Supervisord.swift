@@ -28,7 +28,8 @@ public enum Supervisord {
         if let fd = options.resume { close(fd) }
         options.resume = nil
         if options.isCheck {
-            _ = try SettingsReader.read(options.configuration)
+            var settings = try SettingsReader.read(options.configuration)
+            try options.apply(to: &settings.daemon)
             return 0
         }
         var lasting = Self.lasting(arguments)
@@ -271,9 +272,9 @@ enum Sockets {
     /// Made under another name and put into place, so that nobody meets it before its mode is right.
     private static func unix(_ path: String, _ mode: mode_t, _ owner: uid_t?, _ group: gid_t?) throws -> Int32 {
         if Files.exists(path) {
-            let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+            let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
             defer { close(probe) }
-            if withUnixAddress(path, { connect(probe, $0, $1) }) == 0 { throw Complaint("\(inUse) (\(path))") }
+            if withUnixAddress(path, { connect(probe, $0, $1) }) == 0 || errno == EAGAIN { throw Complaint("\(inUse) (\(path))") }
             var info = stat()
             guard lstat(path, &info) == 0, info.st_mode & S_IFMT == S_IFSOCK else { throw Complaint("\(path) is there and is no socket") }
         }

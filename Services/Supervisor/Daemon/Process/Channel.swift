@@ -37,6 +37,19 @@ final class Channel: Watcher {
     }
     deinit { close() }
 
+    /// What has been read and is not complete.
+    var saved: State {
+        var saved = State()
+        if let lines { saved.set("line", .bytes(lines.begun)) }
+        if let capture { saved.set("capture", capture.saved.value) }
+        return saved
+    }
+
+    func restore(_ saved: State) {
+        lines?.begun = saved.bytes("line") ?? []
+        if let known = saved["capture"] { capture?.restore(State(known)) }
+    }
+
     func ready(_ fd: Int32, _ events: Int32) {
         _ = read()
         guard self.fd >= 0 else { return }
@@ -172,6 +185,20 @@ struct Capture {
 
     init(most: Int) { self.most = most }
 
+    var saved: State {
+        var saved = State()
+        saved.set("inside", isInside)
+        saved.set("waiting", .bytes(waiting))
+        saved.set("captured", .bytes(captured))
+        return saved
+    }
+
+    mutating func restore(_ saved: State) {
+        isInside = saved.flag("inside")
+        waiting = saved.bytes("waiting") ?? []
+        captured = saved.bytes("captured") ?? []
+    }
+
     mutating func take(_ bytes: UnsafeRawBufferPointer) -> [Piece] {
         var pieces: [Piece] = []
         waiting.append(contentsOf: bytes)
@@ -222,7 +249,7 @@ struct Capture {
 /// Lines of output as JSON (RFC 8259), each with the time at which it was read, in UTC with milliseconds.
 struct JSONLines {
     private let tail: [UInt8]
-    private var begun: [UInt8] = []
+    var begun: [UInt8] = []
     /// What has no end is cut here.
     static let mostLine = 64 << 10
 

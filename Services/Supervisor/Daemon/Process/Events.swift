@@ -118,11 +118,11 @@ final class ListenerPool {
 
     /// Its listener failed, or died, before it was done: it comes first again.
     func putBack(_ event: PoolEvent) {
-        buffer.insert(event, at: 0)
-        if buffer.count > settings.bufferSize {
+        if buffer.count >= settings.bufferSize, !buffer.isEmpty {
             let lost = buffer.removeFirst()
             daemon.logger.error("pool \(name) event buffer overflowed, discarding event \(lost.event.serial)")
         }
+        buffer.insert(event, at: 0)
         daemon.poller.soon { [weak self] in self?.dispatch() }
     }
 

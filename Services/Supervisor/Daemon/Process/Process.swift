@@ -178,10 +178,10 @@ final class Process {
             if wasWaiting { begin() }
             return false
         }
-        if let broken = missing.first(where: { $0.state == .fatal || ($0.state == .exited && $0.settings.kind == .oneshot && wasWaiting) })
-        {
+        // What is not there is started once, when the waiting begins; what then ends, or is stopped, is not.
+        if let broken = missing.first(where: { $0.state == .fatal || (wasWaiting && ($0.state == .exited || $0.state == .stopped)) }) {
             stopWaiting()
-            failed("\(broken.settings.name), which it depends on, has failed")
+            failed("\(broken.settings.name), which it depends on, has \(broken.state == .stopped ? "been stopped" : "failed")")
             return true
         }
         let names = missing.map(\.settings.name).joined(separator: ", ")
@@ -191,7 +191,7 @@ final class Process {
             daemon.logger.info("\(settings.name) waits for \(names)")
         }
         daemon.waits(self, true)
-        for process in missing where process.state == .stopped || process.state == .exited { process.spawn() }
+        if !wasWaiting { for process in missing where process.state == .stopped || process.state == .exited { process.spawn() } }
         return true
     }
 
@@ -216,10 +216,12 @@ final class Process {
         if outputLog == nil, let outputPath { outputLog = try Self.open(outputPath, settings.output, outputFollowers) }
         if errorLog == nil, let errorPath { errorLog = try Self.open(errorPath, settings.error, errorFollowers) }
         if settings.ready == .notify {
-            let path = "\(daemon.settings.daemon.childLogDirectory)/\(group)-\(settings.name)-\(getpid()).notify"
+            // Of its own for each run: a twin's is open at the same time.
+            let path = "\(daemon.settings.daemon.childLogDirectory)/\(settings.name)-\(getpid())-\(Clock.nanoseconds()).notify"
             notifySocket = nil
             notifySocket = try NotifySocket(path, settings.user, poller) { [weak self] in self?.isReady(.notify) }
         }
+        let listeners = try daemon.sockets(of: settings)
         var ours: [Int32] = []
         var theirs: [Int32] = []
         defer { for fd in theirs { close(fd) } }
@@ -243,7 +245,7 @@ final class Process {
         let result = Spawner.start(
             path, arguments, environment: environment, directory: settings.directory,
             descriptors: [theirs[0], theirs[1], theirs[settings.redirectsError ? 1 : 2]], user: settings.user, umask: settings.umask,
-            files: daemon.childFiles, listeners: try daemon.sockets(of: settings), limits: settings.limits)
+            files: daemon.childFiles, listeners: listeners, limits: settings.limits)
         guard result.pid > 0 else {
             for fd in ours { close(fd) }
             throw Spawner.complaint(result, path, settings)
@@ -372,7 +374,11 @@ final class Process {
     // MARK: stopping
 
     /// RUNNING or STARTING to STOPPING, BACKOFF to STOPPED. The answer says why it could not be done.
-    func stop() -> String? { kill(settings.stopSignal) }
+    func stop() -> String? {
+        // What was about to take its place is not wanted either.
+        if let twin { _ = twin.stop() }
+        return kill(settings.stopSignal)
+    }
 
     private func kill(_ signal: Int32) -> String? {
         if state == .starting, pid == 0 {
@@ -538,7 +544,7 @@ final class Process {
     }
 
     private func tryAgain() {
-        guard state == .backoff, !daemon.isEnding else { return }
+        guard state == .backoff, !daemon.isEnding, !isDismissed else { return }
         if attempts > settings.startRetries {
             attempts = 0
             change(to: .fatal)
@@ -550,7 +556,7 @@ final class Process {
     }
 
     private func restart() {
-        guard state == .exited, !daemon.isEnding else { return }
+        guard state == .exited, !daemon.isEnding, !isDismissed else { return }
         let code = exitStatus ?? 0
         guard
             settings.restart == .always || (isUnwell && settings.restart != .never)
@@ -644,8 +650,13 @@ final class Process {
         if settings.error.file == .automatic, let errorPath { unlink(errorPath) }
     }
 
+    /// The one that is about to take its place.
+    weak var twin: Process?
+    /// It is not started again, whatever becomes of it.
+    var isDismissed = false
+
     /// Another one of the same, to be started beside it and to take its place; it goes on with the same logs.
-    func twin() -> Process {
+    func makeTwin() -> Process {
         let twin = Process(settings, in: group, daemon, logs: (outputPath, errorPath))
         twin.outputLog = outputLog
         twin.errorLog = errorLog
@@ -658,6 +669,14 @@ final class Process {
     }
 
     // MARK: handing over
+
+    /// Ends what looks whether it is ready or well, before this program becomes another; `goOnLooking` begins again should it not.
+    func stopLooking() { endProbe() }
+
+    func goOnLooking() {
+        if state == .running { watchLife() }
+        if state == .starting, pid != 0, !isUnready, let check = settings.ready, check.canBeAsked { askWhetherReady(check) }
+    }
 
     var descriptors: [Int32] { channels.map(\.fd) + [input?.fd ?? -1, notifySocket?.fd ?? -1] }
 
@@ -679,7 +698,10 @@ final class Process {
         if let exitStatus { saved.set("exit", exitStatus) }
         saved.set("stdout", outputPath)
         saved.set("stderr", errorPath)
-        for channel in channels where channel.fd >= 0 { saved.set("fd-\(channel.which.rawValue)", channel.fd) }
+        for channel in channels where channel.fd >= 0 {
+            saved.set("fd-\(channel.which.rawValue)", channel.fd)
+            saved.set("part-\(channel.which.rawValue)", channel.saved.value)
+        }
         if let input, input.isOpen {
             saved.set("fd-stdin", input.fd)
             saved.set("unread", .bytes(input.waiting))
@@ -699,6 +721,7 @@ final class Process {
                 one.set("succeeded", run.succeeded)
                 return one
             })
+        if !written.isEmpty { saved.set("written", .bytes(written)) }
         if let listener { saved.set("listener", listener.saved.value) }
         return saved
     }
@@ -716,6 +739,7 @@ final class Process {
         shortLives = saved.int("short") ?? 0
         spawnError = saved.text("error") ?? ""
         exitStatus = saved.int("exit")
+        written = saved.bytes("written") ?? []
         for (name, path) in [("stdout", \Process.outputPath), ("stderr", \Process.errorPath)] where saved.text(name) != self[keyPath: path]
         {
             // Of one that is named by itself, the name is the old one's.
@@ -737,8 +761,12 @@ final class Process {
             input = Input(fd, poller)
             if let unread = saved.bytes("unread"), !unread.isEmpty { _ = input?.write(unread) }
         }
-        if let fd = saved.int32("fd-stdout") { channels.append(Channel(.output, fd, self, settings.output, log: outputLog)) }
-        if let fd = saved.int32("fd-stderr") { channels.append(Channel(.error, fd, self, settings.error, log: errorLog)) }
+        for (which, output, log) in [(Channel.Which.output, settings.output, outputLog), (.error, settings.error, errorLog)] {
+            guard let fd = saved.int32("fd-\(which.rawValue)") else { continue }
+            let channel = Channel(which, fd, self, output, log: log)
+            if let part = saved["part-\(which.rawValue)"] { channel.restore(State(part)) }
+            channels.append(channel)
+        }
         if let fd = saved.int32("fd-notify"), let path = saved.text("notify") {
             notifySocket = NotifySocket(fd, path, poller) { [weak self] in self?.isReady(.notify) }
         }
@@ -750,6 +778,8 @@ final class Process {
         let age = Clock.monotonic() - startedAt
         switch state {
         case .starting where pid == 0: poller.soon { [weak self] in if self?.lookAtDependencies() == false { self?.begin() } }
+        case .starting where isUnready, .running where isUnwell:
+            wait(settings.stopWaitSeconds * 1000) { _ = $0.deliver(SIGKILL, asGroup: $0.settings.killsGroup) }
         case .starting where settings.ready != nil: if let ready = settings.ready { awaitReadiness(ready) }
         case .starting: wait(max(0, settings.startSeconds * 1000 + 1 - age)) { $0.hasStayedUp() }
         case .running: watchLife()

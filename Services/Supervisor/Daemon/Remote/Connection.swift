@@ -72,6 +72,9 @@ final class Connection: Watcher {
         limit(Self.requestLimit)
     }
 
+    /// Its reader does not take what it asked for; no more is asked until it does.
+    private var isFull: Bool { out.count - sent > 256 << 10 }
+
     /// It waits for nothing.
     var isIdle: Bool { !isBusy && tail == nil && out.isEmpty }
 
@@ -102,6 +105,7 @@ final class Connection: Watcher {
     func ready(_ fd: Int32, _ events: Int32) {
         if events & 2 != 0, isWatchingWrites { flush() }
         guard events & 1 != 0, daemon.connections[fd] === self else { return }
+        guard !isFull else { return daemon.poller.change(fd, 2) }
         let buffer = daemon.buffer
         let count = Glibc.read(fd, buffer.baseAddress, buffer.count)
         if count < 0, errno == EAGAIN || errno == EINTR { return }
@@ -109,7 +113,8 @@ final class Connection: Watcher {
             // Half a connection closed: who still waits for an answer gets it.
             hasEnded = true
             if isBusy, count == 0, tail == nil {
-                daemon.poller.change(fd, isWatchingWrites ? 2 : 0)
+                // A hang-up is told again and again to whoever watches; what is to be sent is tried when it is there.
+                if !isWatchingWrites { daemon.poller.forget(fd) }
                 return
             }
             return close()
@@ -122,7 +127,7 @@ final class Connection: Watcher {
     }
 
     private func work() {
-        while !isBusy, tail == nil, !closesAfter, daemon.connections[fd] === self {
+        while !isBusy, !isFull, tail == nil, !closesAfter, daemon.connections[fd] === self {
             do throws(HTTPReader.Refusal) {
                 switch try reader.next() {
                 case .more:
@@ -290,7 +295,7 @@ final class Connection: Watcher {
                 guard errno == EAGAIN else { return close() }
                 if !isWatchingWrites {
                     isWatchingWrites = true
-                    daemon.poller.change(fd, hasEnded ? 2 : 3)
+                    if hasEnded { daemon.poller.watch(fd, 2, self) } else { daemon.poller.change(fd, isFull ? 2 : 3) }
                 }
                 return
             }
@@ -300,7 +305,8 @@ final class Connection: Watcher {
         sent = 0
         if isWatchingWrites {
             isWatchingWrites = false
-            daemon.poller.change(fd, hasEnded ? 0 : 1)
+            if hasEnded { daemon.poller.forget(fd) } else { daemon.poller.change(fd, 1) }
+            daemon.poller.soon { [weak self] in self?.work() }
             if tail != nil { return daemon.poller.soon { [weak self] in self?.pump() } }
         }
         if tail == nil, !isBusy, closesAfter || hasEnded { close() }

@@ -255,12 +255,14 @@ final class Remote {
     }
 
     /// One after the other; the first that fails ends it, and what it and those after it run stays.
-    private func roll(_ processes: [Process], in group: ProcessGroup, _ reply: @escaping Reply) {
+    private func roll(_ names: [String], in group: ProcessGroup, _ reply: @escaping Reply) {
         var results: [Value] = []
-        var rest = processes[...]
+        var rest = names[...]
         func next() {
-            guard let process = rest.popFirst() else { return reply(.success(.array(results))) }
-            guard process.state == .running || process.state == .starting else { return next() }
+            guard let name = rest.popFirst() else { return reply(.success(.array(results))) }
+            guard let process = group.processes[name], process.twin == nil, process.pid != 0,
+                process.state == .running || process.state == .starting
+            else { return next() }
             daemon.replace(process, in: group) { why in
                 let fault = why.map { Fault(.spawnError, "\(process.settings.name): \($0); the old process goes on") }
                 results.append(
@@ -481,7 +483,14 @@ final class Remote {
             "Change the processes of NAME or GROUP:* for new ones, one after the other; an old one is stopped when its new one runs."
         ) { remote, values, reply in
             let (group, process) = try remote.find(text(values[0]))
-            remote.roll(process.map { [$0] } ?? group.ordered, in: group, reply)
+            let processes = process.map { [$0] } ?? group.ordered
+            if let oneshot = processes.first(where: { $0.settings.kind == .oneshot }) {
+                throw Fault(.failed, "\(oneshot.settings.name) is a one-shot program: it is run again, not restarted")
+            }
+            if let busy = processes.first(where: { $0.twin != nil }) {
+                throw Fault(.failed, "\(busy.settings.name) is being changed for a new process already")
+            }
+            remote.roll(processes.map(\.settings.name), in: group, reply)
             return nil
         }
         add("slipway.reexec", signature: "boolean", "Change the daemon for the version that is installed now; its programs run on.") {
