@@ -1018,4 +1018,44 @@ struct RealDaemon {
             silent.send(signal: SIGKILL)
         }
     }
+
+    @Test("a group is brought to its new settings, and what is the same goes on") func growing() async throws {
+        func programs(_ count: Int, _ second: String) -> String {
+            RealDaemon.configuration + """
+                [program:web]
+                command=/bin/sleep 1000
+                process_name=%(program_name)s_%(process_num)d
+                numprocs=\(count)
+                [program:b]
+                command=/bin/sleep \(second)
+                [group:pair]
+                programs=web,b
+                """
+        }
+        let place = try Place()
+        try await RealDaemon.run(programs(2, "1000").replacingOccurrences(of: RealDaemon.configuration, with: ""), place: place) { daemon in
+            try await eventually { try await daemon.isRunning("pair:*") }
+            func pids() async throws -> [String: Int] {
+                let text = try await daemon.call("' '.join('%s=%d' % (p['name'], p['pid']) for p in s.getAllProcessInfo())")
+                return Dictionary(
+                    text.split(separator: " ").compactMap { $0.split(separator: "=").count == 2 ? $0.split(separator: "=") : nil }.map {
+                        (String($0[0]), Int($0[1]) ?? 0)
+                    }
+                ) { _, last in last }
+            }
+            let before = try await pids()
+            try place.write("s.conf", programs(4, "1001"))
+            let update = "(lambda r: [sorted(r[k]) for k in ('kept', 'stopped', 'started')])(slipway.updateProcessGroup('pair'))"
+            #expect(try await daemon.call(update) == "[['web_0', 'web_1'], ['b'], ['b', 'web_2', 'web_3']]")
+            try await eventually { try await daemon.isRunning("pair:*") }
+            let after = try await pids()
+            #expect(after.count == 5 && after["web_0"] == before["web_0"] && after["web_1"] == before["web_1"] && after["b"] != before["b"])
+            #expect(try await daemon.ctl("reread").output == "No config updates to processes\n")
+            try place.write("s.conf", programs(1, "1001"))
+            #expect(try await daemon.call(update) == "[['b', 'web_0'], ['web_1', 'web_2', 'web_3'], []]")
+            #expect(try await pids() == after.filter { $0.key == "b" || $0.key == "web_0" })
+            try place.write("s.conf", RealDaemon.configuration + "[program:x]\n")
+            #expect(try await daemon.call(update).hasPrefix("fault 92 CANT_REREAD"))
+        }
+    }
 }

@@ -418,6 +418,42 @@ final class Daemon {
         return true
     }
 
+    /// Brings a group to other settings: processes whose own are the same go on, the others are stopped, and those that are new started once nothing is
+    /// left of what was stopped.
+    func update(
+        _ group: ProcessGroup, to settings: Group, _ done: @escaping (_ kept: [Process], _ stopped: [Process], _ started: [Process]) -> Void
+    ) {
+        let kept = group.ordered.filter { settings.programs.contains($0.settings) }
+        let gone = group.ordered.filter { process in !kept.contains { $0 === process } }
+        var isDone = false
+        func finish() {
+            guard !isDone, gone.allSatisfy(\.state.isStopped) else { return }
+            isDone = true
+            for process in gone { leaving[ObjectIdentifier(process)] = nil }
+            guard groups[group.name] === group, !isEnding else { return done(kept, gone, []) }
+            let fresh = ProcessGroup(settings, self, keeping: kept)
+            groups[group.name] = fresh
+            closeSockets()
+            allInfo = nil
+            let new = fresh.ordered.filter { process in !kept.contains { $0 === process } }
+            for process in new where process.settings.autostart { process.spawn() }
+            done(kept, gone, new)
+        }
+        for process in gone {
+            process.isDismissed = true
+            leaving[ObjectIdentifier(process)] = process
+            if process.state.isRunning { _ = process.stop() }
+            if !process.state.isStopped {
+                process.observe { [weak self] process in
+                    guard process.state.isStopped else { return false }
+                    self?.poller.soon(finish)
+                    return true
+                }
+            }
+        }
+        poller.soon(finish)
+    }
+
     /// Reads the configuration again; the names of groups that are new, different and gone. Throws `Complaint`, and then nothing has changed.
     func reread() throws -> (added: [String], changed: [String], removed: [String]) {
         let fresh = try SettingsReader.read(options.configuration)

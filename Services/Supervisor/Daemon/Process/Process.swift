@@ -142,6 +142,7 @@ final class Process {
     /// EXITED, FATAL, BACKOFF or STOPPED to STARTING; to BACKOFF when there is no process after all.
     func spawn() {
         guard pid == 0 else { return daemon.logger.warn("process '\(settings.name)' already running") }
+        guard !isDismissed else { return }
         isKilling = false
         spawnError = ""
         exitStatus = nil

@@ -7,9 +7,12 @@ final class ProcessGroup {
     private(set) var byName: [Process]
     let pool: ListenerPool?
 
-    init(_ settings: Group, _ daemon: Daemon) {
+    /// `known`: processes that go on as they are.
+    init(_ settings: Group, _ daemon: Daemon, keeping known: [Process] = []) {
         self.settings = settings
-        ordered = settings.programs.map { Process($0, in: settings.name, daemon) }
+        ordered = settings.programs.map { program in
+            known.first { $0.settings == program } ?? Process(program, in: settings.name, daemon)
+        }
         processes = Dictionary(ordered.map { ($0.settings.name, $0) }) { _, last in last }
         byName = ordered.sorted { $0.settings.name < $1.settings.name }
         pool = settings.pool.map { ListenerPool(settings.name, $0, daemon) }

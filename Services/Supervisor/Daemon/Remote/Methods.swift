@@ -142,6 +142,7 @@ final class Remote {
             // Fault 60 would be shown with exit code 0: two deployments at once are no success.
             throw Fault(.failed, "\(name) is running already; wait for it, or stop it")
         }
+        if process.isDismissed { throw Fault(.failed, "\(name) is being changed for a new process") }
         if process.state.isRunning { throw Fault(.alreadyStarted, name) }
         if process.state == .unknown { throw Fault(.failed, "\(name) is in an unknown process state") }
         if process.state == .stopping { throw Fault(.abnormalTermination, "\(name) is being stopped") }
@@ -217,41 +218,42 @@ final class Remote {
         return .boolean(true)
     }
 
-    /// Does it to each that it applies to; answers when all have, a struct for each in the order in which they were done.
+    /// Does it to each that it applies to; answers when all have, a struct for each: those that were done at once, then the others, in order.
     private func each(
         _ processes: [Process], _ applies: (Process) -> Bool, _ reply: @escaping Reply,
         _ action: (Process, String, @escaping Reply) throws -> Value?
     ) -> Value? {
         var results: [Value] = []
+        var later: [Int: Value] = [:]
         var open = 0
         var isCounting = true
-        func note(_ process: Process, _ fault: Fault?) {
-            results.append(
-                .structure([
-                    ("name", .string(process.settings.name)), ("group", .string(process.group)),
-                    ("status", .int((fault?.code ?? .success).rawValue)), ("description", .string(fault?.text ?? "OK")),
-                ]))
+        func told(_ process: Process, _ fault: Fault?) -> Value {
+            .structure([
+                ("name", .string(process.settings.name)), ("group", .string(process.group)),
+                ("status", .int((fault?.code ?? .success).rawValue)), ("description", .string(fault?.text ?? "OK")),
+            ])
         }
-        for process in processes where applies(process) {
+        func all() -> Value { .array(results + later.sorted { $0.key < $1.key }.map(\.value)) }
+        for (index, process) in processes.enumerated() where applies(process) {
             let name = process.group == process.settings.name ? process.group : "\(process.group):\(process.settings.name)"
             open += 1
             do {
                 let value = try action(process, name) { result in
-                    if case .failure(let fault) = result { note(process, fault) } else { note(process, nil) }
+                    if case .failure(let fault) = result { later[index] = told(process, fault) } else { later[index] = told(process, nil) }
                     open -= 1
-                    if open == 0, !isCounting { reply(.success(.array(results))) }
+                    if open == 0, !isCounting { reply(.success(all())) }
                 }
                 if value != nil {
-                    note(process, nil)
+                    results.append(told(process, nil))
                     open -= 1
                 }
             } catch {
-                note(process, error as? Fault ?? Fault(.failed, "\(error)"))
+                results.append(told(process, error as? Fault ?? Fault(.failed, "\(error)")))
                 open -= 1
             }
         }
         isCounting = false
-        return open == 0 ? .array(results) : nil
+        return open == 0 ? all() : nil
     }
 
     /// One after the other; the first that fails ends it, and what it and those after it run stays.
@@ -478,6 +480,27 @@ final class Remote {
             return .array(method.signature.map { .string($0) })
         }
         add("system.multicall", signature: "array array", "Many calls in one: structs with methodName and params.") { _, _, _ in nil }
+        add(
+            "slipway.updateProcessGroup", signature: "struct string",
+            "Read the configuration again and bring a group to it: what is the same goes on, the rest is stopped and started; kept, stopped, started."
+        ) { remote, values, reply in
+            let group = try remote.group(text(values[0]))
+            do { _ = try remote.daemon.reread() } catch { throw Fault(.cantReread, "\(error)") }
+            guard let settings = remote.daemon.settings.groups.first(where: { $0.name == group.name }) else {
+                throw Fault(.badName, "\(group.name) is not in the configuration any more: stop it and remove it")
+            }
+            guard settings.pool == nil, group.pool == nil else {
+                throw Fault(.failed, "\(group.name) is a pool of event listeners: update it as a whole")
+            }
+            guard !remote.daemon.isChanging else {
+                throw Fault(.failed, "processes are being changed for new ones; try again when that is done")
+            }
+            remote.daemon.update(group, to: settings) { kept, stopped, started in
+                func names(_ processes: [Process]) -> Value { .array(processes.map { .string($0.settings.name) }) }
+                reply(.success(.structure([("kept", names(kept)), ("stopped", names(stopped)), ("started", names(started))])))
+            }
+            return nil
+        }
         add(
             "slipway.rollingRestart", signature: "array string",
             "Change the processes of NAME or GROUP:* for new ones, one after the other; an old one is stopped when its new one runs."
