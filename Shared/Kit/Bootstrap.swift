@@ -59,12 +59,13 @@ public enum Bootstrap {
             let boot = try Boot.make(component, config, logger)
             try Files.makeDirectory(config.home.directory(component), mode: component == .supervisor ? 0o711 : 0o700)
             let lock = try InstanceLock(directory: config.home.directory(component), component: component)
+            let stop = StopRequest()
             let services = try await make(boot)
             // A service that is done, as the bus's is when it was drained, ends the others in order.
             var configuration = ServiceGroupConfiguration(
-                services: ((component == .bus ? [] : [BusService(client: boot.bus)]) + services).map {
+                services: ((component == .bus ? [] : [BusService(client: boot.bus)]) + services + [stop]).map {
                     ServiceGroupConfiguration.ServiceConfiguration(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
-                }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+                }, logger: logger)
             // What is under way is finished, but not for ever: a client that has gone silent must not keep a component from ending.
             configuration.maximumGracefulShutdownDuration = .seconds(60)
             configuration.maximumCancellationDuration = .seconds(15)
